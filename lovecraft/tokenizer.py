@@ -1,0 +1,182 @@
+"""Text to token ids and back, from the tokenizer files of a Hugging Face model directory.
+
+Who adds BOS and EOS is decided by the caller (a dataset, a server), so `encode` never adds anything: it gives the
+tokens of the text. `bos_id`, `eos_id` and `adds_bos` say what the tokenizer would have done.
+"""
+
+import functools
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import tokenizers
+
+from lovecraft.errors import ModelError
+
+# What a model directory carries besides its weights and config.json, so that a copy tokenizes and stops alike.
+TOKENIZER_FILES: tuple[str, ...] = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+    "chat_template.jinja",
+    "generation_config.json",
+)
+
+
+@attrs.frozen(eq=False)
+class Tokenizer:
+    """A loaded tokenizer; make one with `load_tokenizer`. Threads may share it; pickling it loads it again."""
+
+    path: Path
+    """The directory it was loaded from."""
+
+    bos_id: int | None
+    eos_id: int | None
+
+    stop_ids: tuple[int, ...]
+    """Ids that end a generation: `eos_id` and what generation_config.json or config.json names besides."""
+
+    adds_bos: bool
+    """Its habit: whether it puts BOS before a text."""
+
+    vocab_size: int
+    """One more than the largest id; a model's embedding may have more rows."""
+
+    fingerprint: str
+    """Hash of what makes ids: tokenizer.json, BOS, EOS and the habit."""
+
+    _backend: tokenizers.Tokenizer = attrs.field(repr=False)
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of `text`; text that spells a special token is encoded as ordinary text."""
+        return self._backend.encode(text, add_special_tokens=False).ids
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the ids of each text, as `encode` does, on all the cores there are."""
+        return [row.ids for row in self._backend.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    def encode_template(self, text: str) -> list[int]:
+        """Return the ids of a rendered chat template: text that spells a special token *is* that token.
+
+        Whatever a user wrote must not reach this unless it is wanted that a user can write special tokens.
+        """
+        return self._with_special.encode(text, add_special_tokens=False).ids
+
+    def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
+        """Return the text of `ids`; bytes that are not UTF-8 become U+FFFD."""
+        return self._backend.decode(list(ids), skip_special_tokens=skip_special)
+
+    @functools.cached_property
+    def _with_special(self) -> tokenizers.Tokenizer:
+        # A second copy, because the switch is a state of the library's object and threads share that.
+        return tokenizers.Tokenizer.from_str(self._backend.to_str())
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # The library's own pickle forgets `encode_special_tokens`.
+        return load_tokenizer, (self.path,)
+
+
+def load_tokenizer(path: Path) -> Tokenizer:
+    """Load the tokenizer of a model directory.
+
+    The habit is what the post-processor in tokenizer.json does, as in transformers 5; `add_bos_token` in
+    tokenizer_config.json is not read. Truncation and padding that tokenizer.json asks for are switched off.
+    Raises ModelError when a file is missing or broken, or names a special token that the vocabulary lacks.
+    """
+    backend = _read_backend(path)
+    config = _read_json(path / "tokenizer_config.json")
+    bos = _special_id(path, backend, config, "bos")
+    eos = _special_id(path, backend, config, "eos")
+    adds_bos = bos is not None and backend.encode("").ids[:1] == [bos]
+    source = hashlib.sha256((path / "tokenizer.json").read_bytes()).hexdigest()
+    return Tokenizer(
+        path=path,
+        bos_id=bos,
+        eos_id=eos,
+        stop_ids=_stop_ids(path, eos),
+        adds_bos=adds_bos,
+        vocab_size=1 + max(backend.get_vocab().values()),
+        fingerprint=hashlib.sha256(json.dumps([source, bos, eos, adds_bos]).encode()).hexdigest(),
+        backend=backend,
+    )
+
+
+def _read_backend(path: Path) -> tokenizers.Tokenizer:
+    file = path / "tokenizer.json"
+    if not file.is_file():
+        hint = "a model directory in Hugging Face layout has one; lc convert makes such a directory from a GGUF"
+        if (path / "tokenizer.model").is_file():
+            hint = "transformers writes one: AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)"
+        raise ModelError(f"there is no tokenizer.json in {path}", hint=hint)
+    try:
+        backend = tokenizers.Tokenizer.from_file(str(file))
+    except Exception as error:  # the library raises it bare
+        raise ModelError(f"{file} cannot be read: {error}", hint="copy it again from the model's source") from error
+    if backend.get_vocab_size() == 0:
+        raise ModelError(f"{file} has an empty vocabulary", hint="copy it again from the model's source")
+    backend.no_truncation()
+    backend.no_padding()
+    backend.encode_special_tokens = True  # "encode them as text", not "look for them in the text"
+    return backend
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    """Return the object in `file`, empty where there is no such file."""
+    if not file.exists():
+        return {}
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{file} cannot be read: {error}", hint="copy it again from the model's source") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"{file} does not hold a JSON object", hint="copy it again from the model's source")
+    return content
+
+
+def _special_id(path: Path, backend: tokenizers.Tokenizer, config: dict[str, Any], kind: str) -> int | None:
+    """Return the id of `kind` (bos or eos): by its text in the tokenizer's files, else by the model's configs."""
+    for tokens in (config, _read_json(path / "special_tokens_map.json")):
+        if f"{kind}_token" in tokens:
+            return _id_of(path, backend, tokens[f"{kind}_token"], kind)
+    ids = _config_ids(path, kind)
+    if ids and backend.id_to_token(ids[0]) is None:
+        raise ModelError(f"the {kind}_token_id {ids[0]} of {path} is not in its tokenizer.json")
+    return ids[0] if ids else None
+
+
+def _id_of(path: Path, backend: tokenizers.Tokenizer, token: object, kind: str) -> int | None:
+    """Return the id of a token spelled as a string or as {"content": string}; None of null."""
+    text = token.get("content") if isinstance(token, dict) else token
+    if text is None:
+        return None
+    found = backend.token_to_id(text) if isinstance(text, str) else None
+    if found is None:
+        raise ModelError(
+            f"the {kind}_token {text!r} of {path} is not in its tokenizer.json",
+            hint="tokenizer.json and tokenizer_config.json must be of the same model",
+        )
+    return found
+
+
+def _stop_ids(path: Path, eos: int | None) -> tuple[int, ...]:
+    return tuple(dict.fromkeys([*([] if eos is None else [eos]), *_config_ids(path, "eos")]))
+
+
+def _config_ids(path: Path, kind: str) -> list[int]:
+    """Return the ids that generation_config.json, else config.json, gives for `kind`: a number, a list or null."""
+    for name in ("generation_config.json", "config.json"):
+        ids = _read_json(path / name).get(f"{kind}_token_id")
+        if ids is None:
+            continue
+        ids = ids if isinstance(ids, list) else [ids]
+        if not all(isinstance(i, int) and not isinstance(i, bool) and i >= 0 for i in ids):
+            raise ModelError(f"{kind}_token_id in {path / name} is {ids}, not a token id or a list of them")
+        return ids
+    return []
