@@ -1,0 +1,74 @@
+"""What differs between two configs, runs or records, with both origins."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from lovecraft.config import base, values
+from lovecraft.config.resolve import Row, rows
+
+
+@attrs.frozen
+class Entry:
+    """One option as a record holds it: everything in JSON form."""
+
+    path: str
+    value: Any
+    type: str
+    origin: str
+    comment: str = ""
+    default: Any = None
+
+
+@attrs.frozen
+class Change:
+    """An option that differs. A side that lacks the option has value None and no origin."""
+
+    path: str
+    a: Any
+    b: Any
+    a_origin: str
+    b_origin: str
+
+
+def entries(cls: Any, root: Path | None) -> list[Entry]:
+    """Return the resolved options of a config class in their JSON form."""
+    return [entry(row, root) for row in rows(cls)]
+
+
+def entry(row: Row, root: Path | None) -> Entry:
+    """Return a row in its JSON form."""
+    return Entry(
+        path=row.path,
+        value=values.export(row.value, root),
+        type=values.name_type(row.option.hint),
+        origin=base.place(row.origin),
+        comment=row.comment,
+        default=values.export(row.default, root),
+    )
+
+
+def diff(a: Iterable[Entry], b: Iterable[Entry]) -> list[Change]:
+    """Return the options whose values differ, in the order of `a`, then those that only `b` has."""
+    left, right = {e.path: e for e in a}, {e.path: e for e in b}
+    changes = []
+    for path in left | right:
+        here, there = left.get(path), right.get(path)
+        if here is None or there is None or here.value != there.value:
+            changes.append(
+                Change(
+                    path,
+                    here.value if here else None,
+                    there.value if there else None,
+                    here.origin if here else "",
+                    there.origin if there else "",
+                )
+            )
+    return changes
+
+
+def changed_from_defaults(options: Iterable[Entry]) -> list[Change]:
+    """Return what differs from the library's defaults, as changes from the default to the value."""
+    return [Change(e.path, e.default, e.value, "default", e.origin) for e in options if e.value != e.default]

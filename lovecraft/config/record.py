@@ -1,0 +1,145 @@
+"""A config resolved once and written down: what a run works from, whatever happens to the project file later.
+
+    {"format": 1, "config": "finetune_lovecraft/default", "class": "TrainConfig", "fingerprint": "…",
+     "options": [{"path", "value", "type", "origin", "comment", "default"}], "inputs": {"corpus": "sha256…", …},
+     "versions": {…}, "git": {"commit", "dirty"}, "argv": […], "created": "2026-01-31T12:00:00+00:00", "changes": […]}
+"""
+
+import datetime
+import hashlib
+import json
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from lovecraft.config import base, schema, values
+from lovecraft.config.base import Origin
+from lovecraft.config.diff import Entry, entries
+from lovecraft.config.override import override
+from lovecraft.config.resolve import choices, fingerprint_values
+from lovecraft.errors import ConfigError
+from lovecraft.files import write_atomic
+
+FORMAT = 1
+NAME = "record.json"
+_VERSIONED = ("lovecraft-lc", "torch", "transformers", "tokenizers", "datasets", "safetensors", "numpy")
+
+
+def fingerprint(cls: Any, root: Path | None) -> str:
+    """Return the identity of a config: the hash of the values that can change the result.
+
+    Names of users' classes and modules, origins and comments do not count; paths count relative to the root.
+    """
+    text = json.dumps(fingerprint_values(cls, root), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def make(cls: Any, name: str, root: Path, inputs: dict[str, str]) -> dict[str, Any]:
+    """Return the record of a config whose inputs have the given content hashes."""
+    return {
+        "format": FORMAT,
+        "config": name,
+        "class": base.library_class(cls).__name__,
+        "fingerprint": fingerprint(cls, root),
+        "options": [attrs.asdict(e) for e in entries(cls, root)],
+        "inputs": inputs,
+        "versions": _versions(),
+        "git": _git(root),
+        "argv": sys.argv[1:],
+        "created": now(),
+        "changes": [],
+    }
+
+
+def now() -> str:
+    """Return the time in UTC, to the second, in ISO 8601."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def write(path: Path, record: dict[str, Any]) -> None:
+    """Write a record to a file, whole or not at all."""
+    write_atomic(path, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read a record; raise ConfigError for a file that is none, or that a newer lovecraft wrote."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: not a readable record: {error}") from None
+    missing = [k for k in ("format", "config", "class", "fingerprint", "options", "inputs") if k not in record]
+    if missing:
+        raise ConfigError(f"{path}: not a record: it has no {missing[0]!r}")
+    if record["format"] != FORMAT:
+        raise ConfigError(f"{path}: format {record['format']}, but this lovecraft reads {FORMAT}")
+    return dict(record)
+
+
+def options_of(record: dict[str, Any]) -> list[Entry]:
+    """Return a record's options."""
+    return [Entry(**row) for row in record["options"]]
+
+
+def replay(record: dict[str, Any], root: Path) -> Any:
+    """Return the config class that a record describes, built from the library's classes only.
+
+    Raises ConfigError for a class or an option that this lovecraft does not have.
+    """
+    kinds = {k.__name__: k for k in (schema.TrainConfig, schema.DatasetConfig, schema.ModelConfig, schema.ServeConfig)}
+    if record["class"] not in kinds:
+        raise ConfigError(f"the record is of the unknown class {record['class']!r}")
+    cls = kinds[record["class"]]
+    rows = {e.path: e for e in options_of(record)}
+    said = {path: Origin("", said=e.origin) for path, e in rows.items()}
+    return override(cls, _changes(cls, rows, "", root), said)
+
+
+def _changes(cls: Any, rows: dict[str, Entry], prefix: str, root: Path) -> dict[str, Any]:
+    """Return what `override` must change in `cls` to give it the recorded values below `prefix`."""
+    changes: dict[str, Any] = {}
+    for name, option in cls.__options__.items():
+        path = prefix + name
+        if option.section is None:
+            if path in rows:
+                changes[path] = values.unexport(rows[path].value, option.hint, root)
+            continue
+        section: Any = option.section
+        if path in rows:
+            if rows[path].value is None:
+                changes[path] = None
+                continue
+            known = choices(option.section)
+            if rows[path].value not in known:
+                raise ConfigError(f"the record's {path} is the unknown class {rows[path].value!r}")
+            section = known[rows[path].value]
+        changes[path] = section
+        changes |= _changes(section, rows, f"{path}.", root)
+    return changes
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for name in _VERSIONED:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:  # run from a source tree without an install
+            continue
+    return found
+
+
+def _git(root: Path) -> dict[str, Any] | None:
+    """Return the commit of the workspace and whether anything differs from it; None outside git."""
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "-uno"))}
+    except (OSError, subprocess.CalledProcessError):
+        return None

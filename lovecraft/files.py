@@ -1,0 +1,167 @@
+"""Files that are either whole or absent: atomic writes, directories that appear at once, content hashes."""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from filelock import FileLock
+
+MANIFEST = "manifest.json"
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write `text` to `path` so that a reader sees the old content or the new, never half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as out:
+            out.write(text)
+            out.flush()
+            os.fsync(out.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    _sync_directory(path.parent)
+
+
+@contextlib.contextmanager
+def new_directory(final: Path) -> Iterator[Path]:
+    """Yield an empty directory beside `final`; on success it is synced to disk and renamed to `final`.
+
+    On any error, an interrupt included, it is removed and `final` is untouched. After a SIGKILL a `.name.tmp*`
+    directory may be left behind, which `sweep` removes and nothing ever reads.
+    Raises FileExistsError when `final` exists.
+    """
+    if final.exists():
+        raise FileExistsError(final)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=final.parent, prefix=f".{final.name}.tmp"))
+    temporary.chmod(0o755)
+    try:
+        yield temporary
+        for file in sorted(p for p in temporary.rglob("*") if p.is_file()):
+            _sync_file(file)
+        for folder in sorted((p for p in temporary.rglob("*") if p.is_dir()), reverse=True):
+            _sync_directory(folder)
+        _sync_directory(temporary)
+        os.rename(temporary, final)
+        _sync_directory(final.parent)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def sweep(parent: Path) -> None:
+    """Remove what killed writers left in `parent`. The caller holds the lock of whatever writes there."""
+    for leftover in parent.glob(".*.tmp*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def built_once(final: Path) -> Iterator[Path | None]:
+    """Build the artifact `final` once, whoever asks: yield a directory to fill, or None if it is there already.
+
+    Concurrent builders of the same artifact wait for each other on a lock file beside it.
+    """
+    final.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(final.parent / f"{final.name}.lock"):
+        if final.exists():
+            yield None
+            return
+        with new_directory(final) as directory:
+            yield directory
+
+
+def write_manifest(directory: Path) -> None:
+    """Write `manifest.json`: the size in bytes and the SHA-256 of every other file in `directory`."""
+    files = sorted(p for p in directory.rglob("*") if p.is_file() and p.name != MANIFEST)
+    rows = {
+        p.relative_to(directory).as_posix(): {"bytes": p.stat().st_size, "sha256": hash_file(p)} for p in files
+    }
+    (directory / MANIFEST).write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+
+
+def check_manifest(directory: Path) -> list[str]:
+    """Return what is wrong with `directory` against its manifest, one line a problem; empty if it is sound."""
+    try:
+        rows = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return [f"{MANIFEST} is missing or unreadable"]
+    problems = []
+    for name, row in rows.items():
+        file = directory / name
+        if not file.is_file():
+            problems.append(f"{name} is missing")
+        elif file.stat().st_size != row["bytes"]:
+            problems.append(f"{name} has {file.stat().st_size} bytes, {row['bytes']} were written")
+        elif hash_file(file) != row["sha256"]:
+            problems.append(f"{name} has changed since it was written")
+    return problems
+
+
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 of a file's content, as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def content_hash(path: Path, cache: Path | None = None) -> str:
+    """Return the SHA-256 of a file, or of a directory's sorted (relative name, hash) pairs, hidden files left out.
+
+    `cache` is a JSON file that remembers file hashes by (path, size, modification time in ns).
+    Raises FileNotFoundError when `path` does not exist.
+    """
+    known = _read_cache(cache)
+    before = dict(known)
+    if path.is_dir():
+        total = hashlib.sha256()
+        for file in sorted(p for p in path.rglob("*") if p.is_file() and not _hidden(p, path)):
+            total.update(f"{file.relative_to(path).as_posix()}\0{_cached_hash(file, known)}\n".encode())
+        digest = total.hexdigest()
+    else:
+        digest = _cached_hash(path, known)
+    if cache is not None and known != before:
+        write_atomic(cache, json.dumps(known, indent=0))
+    return digest
+
+
+def _cached_hash(file: Path, known: dict[str, list[object]]) -> str:
+    stat = file.stat()
+    key, stamp = str(file.resolve()), [stat.st_size, stat.st_mtime_ns]
+    row = known.get(key)
+    if row is None or row[:2] != stamp:
+        row = known[key] = [*stamp, hash_file(file)]
+    return str(row[2])
+
+
+def _read_cache(cache: Path | None) -> dict[str, list[object]]:
+    if cache is None or not cache.exists():
+        return {}
+    try:
+        return dict(json.loads(cache.read_text(encoding="utf-8")))
+    except ValueError:  # a cache may always be thrown away
+        return {}
+
+
+def _hidden(path: Path, top: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(top).parts)
+
+
+def _sync_file(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _sync_directory(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,89 @@
+"""Runs on disk: `runs/<project>/<config>/<NNN>/`, numbered, never overwritten, each with its `record.json`."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from lovecraft.config import record as records
+from lovecraft.errors import RunError
+from lovecraft.files import write_atomic
+
+STATUS = "status.json"
+
+
+@attrs.frozen
+class Run:
+    """One run's directory."""
+
+    directory: Path
+
+    @property
+    def name(self) -> str:
+        """`project/config/NNN`."""
+        parts = self.directory.parts
+        at = len(parts) - 1 - parts[::-1].index("runs") if "runs" in parts else len(parts) - 2
+        return "/".join(parts[at + 1 :])
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The run's record, read from disk. Raises ConfigError if it is damaged."""
+        return records.read(self.directory / records.NAME)
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """What the run last said of itself; empty before its first word."""
+        try:
+            return dict(json.loads((self.directory / STATUS).read_text(encoding="utf-8")))
+        except (OSError, ValueError):  # absent or torn away by a full disk: the run has said nothing
+            return {}
+
+    def say(self, **status: Any) -> None:
+        """Write the run's status."""
+        write_atomic(self.directory / STATUS, json.dumps(status, indent=2) + "\n")
+
+
+def list_runs(root: Path, config: str = "") -> list[Run]:
+    """Return all runs of a workspace, or those of one config, by name and number."""
+    return [Run(p.parent) for p in sorted((root / "runs" / config).rglob(f"[0-9]*/{records.NAME}"))]
+
+
+def newest(root: Path, config: str) -> Run | None:
+    """Return the run of a config with the highest number."""
+    found = list_runs(root, config)
+    return max(found, key=lambda run: int(run.directory.name), default=None)
+
+
+def newest_same(root: Path, config: str, fingerprint: str, inputs: dict[str, str]) -> Run | None:
+    """Return the newest run of a config that has the same fingerprint and the same inputs."""
+    same = []
+    for run in list_runs(root, config):
+        record = run.record
+        if record["fingerprint"] == fingerprint and record["inputs"] == inputs:
+            same.append(run)
+    return max(same, key=lambda run: int(run.directory.name), default=None)
+
+
+def create(root: Path, config: str, record: dict[str, Any]) -> Run:
+    """Make the directory of the next run of a config and write its record.
+
+    Raises RunError when the directory cannot be written.
+    """
+    parent = root / "runs" / config
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        number = 1 + max((int(p.name) for p in parent.iterdir() if p.name.isdigit()), default=0)
+        while True:
+            try:
+                directory = parent / f"{number:03d}"
+                directory.mkdir()
+                break
+            except FileExistsError:  # another process took the number
+                number += 1
+        records.write(directory / records.NAME, record)
+    except OSError as error:
+        raise RunError(
+            f"{parent}: cannot make a run's directory: {error.strerror}", hint="make runs/ writable, or free some space"
+        ) from None
+    return Run(directory)

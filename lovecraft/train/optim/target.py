@@ -1,0 +1,64 @@
+"""One parameter as an optimizer sees it: float32 parts to read and write, whatever the weights are stored in."""
+
+from collections.abc import Iterator
+
+import attrs
+import torch
+from torch import Tensor
+
+from lovecraft.train.optim.rounding import round_stochastically
+
+# Elements worked on at once. On a CPU a part and its temporaries stay in the cache; elsewhere fewer launches count.
+PART = {"cpu": 1 << 16}
+LARGE_PART = 1 << 24
+
+
+@attrs.frozen
+class Target:
+    """A parameter with its gradient; `parts` walks over its rows, so that no temporary is as large as the parameter.
+
+    `scale` multiplies the gradient (clipping). `master` holds float32 weights, `noise` rounds stochastically; with
+    neither, a bfloat16 parameter is rounded to nearest.
+    """
+
+    parameter: Tensor
+    scale: float
+    weight_decay: float
+    master: Tensor | None
+    noise: torch.Generator | None
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.parameter.shape
+
+    @property
+    def device(self) -> torch.device:
+        return self.parameter.device
+
+    def parts(self) -> Iterator[slice]:
+        """Yield slices of the first dimension, each of at most a part's elements or one row."""
+        length = self.shape[0]
+        row = self.parameter.numel() // length
+        rows = max(1, PART.get(self.device.type, LARGE_PART) // row)
+        for start in range(0, length, rows):
+            yield slice(start, min(start + rows, length))
+
+    def gradient(self, part: slice) -> Tensor:
+        """Return the gradient of a part in float32, not to be written to."""
+        assert self.parameter.grad is not None
+        gradient = self.parameter.grad[part].float()
+        return gradient if self.scale == 1.0 else gradient * self.scale
+
+    def weight(self, part: slice) -> Tensor:
+        """Return the weights of a part in float32, to be changed in place and given to `store`."""
+        return (self.parameter if self.master is None else self.master)[part].float()
+
+    def store(self, part: slice, weight: Tensor) -> None:
+        """Write a part's changed weights back; `weight` is not valid afterwards."""
+        into = self.parameter[part]
+        if into.dtype == torch.float32:
+            return  # `weight` was the parameter itself
+        if self.noise is not None:
+            round_stochastically(weight, into, self.noise)
+        else:
+            into.copy_(weight)
