@@ -1,1 +1,1 @@
-"""Optimizers over named parameters, one module each, on the float32 view of a parameter that `target` gives."""
+"""Optimizers over named parameters, one module each, on the float32 view of a parameter that `view` gives."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lovecraft.config.schema import Adafactor
-from lovecraft.train.optim.target import Target
+from lovecraft.train.optim.view import View
 
 
 def slots(config: Adafactor, parameter: Tensor) -> dict[str, Tensor]:
@@ -22,48 +22,48 @@ def slots(config: Adafactor, parameter: Tensor) -> dict[str, Tensor]:
     return {"row_var": torch.zeros(rows, 1, **new), "col_var": torch.zeros(1, columns, **new)}
 
 
-def update(config: Adafactor, target: Target, state: dict[str, Tensor], *, step: int, lr: float) -> None:
+def update(config: Adafactor, view: View, state: dict[str, Tensor], *, step: int, lr: float) -> None:
     """Take step `step` (the first is 1): w -= lr * u / max(1, rms(u) / clip_threshold), u = g / sqrt(v)."""
-    _learn_variance(target, state, float(step) ** config.decay_rate)
-    size = lr * max(config.eps[1], _rms_of_weights(target)) if config.relative_step else lr
-    clip = max(1.0, _rms_of_update(config, target, state) / config.clip_threshold)
-    for part in target.parts():
-        weight = target.weight(part)
-        if target.weight_decay:
-            weight.mul_(1 - lr * target.weight_decay)
-        weight.sub_(_direction(config, target, state, part), alpha=size / clip)
-        target.store(part, weight)
+    _learn_variance(view, state, float(step) ** config.decay_rate)
+    size = lr * max(config.eps[1], _rms_of_weights(view)) if config.relative_step else lr
+    clip = max(1.0, _rms_of_update(config, view, state) / config.clip_threshold)
+    for part in view.parts():
+        weight = view.weight(part)
+        if view.weight_decay:
+            weight.mul_(1 - lr * view.weight_decay)
+        weight.sub_(_direction(config, view, state, part), alpha=size / clip)
+        view.store(part, weight)
 
 
-def _learn_variance(target: Target, state: dict[str, Tensor], rate: float) -> None:
+def _learn_variance(view: View, state: dict[str, Tensor], rate: float) -> None:
     if "variance" in state:
-        for part in target.parts():
-            state["variance"][part].lerp_(target.gradient(part).square(), rate)
+        for part in view.parts():
+            state["variance"][part].lerp_(view.gradient(part).square(), rate)
         return
     columns = torch.zeros_like(state["col_var"])
-    for part in target.parts():
-        square = target.gradient(part).square()
+    for part in view.parts():
+        square = view.gradient(part).square()
         state["row_var"][part].lerp_(square.mean(1, keepdim=True), rate)
         columns += square.sum(0, keepdim=True)
-    state["col_var"].lerp_(columns / target.shape[0], rate)
+    state["col_var"].lerp_(columns / view.shape[0], rate)
 
 
-def _direction(config: Adafactor, target: Target, state: dict[str, Tensor], part: slice) -> Tensor:
+def _direction(config: Adafactor, view: View, state: dict[str, Tensor], part: slice) -> Tensor:
     if "variance" in state:
         variance = state["variance"][part].clone()
     else:
         rows = state["row_var"][part] / state["row_var"].mean().clamp(min=config.eps[0])
         variance = rows @ state["col_var"]  # (rows, 1) @ (1, columns)
-    return variance.clamp_(min=config.eps[0] ** 2).rsqrt_().mul_(target.gradient(part))
+    return variance.clamp_(min=config.eps[0] ** 2).rsqrt_().mul_(view.gradient(part))
 
 
-def _rms_of_update(config: Adafactor, target: Target, state: dict[str, Tensor]) -> float:
-    return _rms(target, [_direction(config, target, state, part).square_().sum() for part in target.parts()])
+def _rms_of_update(config: Adafactor, view: View, state: dict[str, Tensor]) -> float:
+    return _rms(view, [_direction(config, view, state, part).square_().sum() for part in view.parts()])
 
 
-def _rms_of_weights(target: Target) -> float:
-    return _rms(target, [target.weight(part).square().sum() for part in target.parts()])
+def _rms_of_weights(view: View) -> float:
+    return _rms(view, [view.weight(part).square().sum() for part in view.parts()])
 
 
-def _rms(target: Target, squares: list[Tensor]) -> float:
-    return math.sqrt(float(torch.stack(squares).sum()) / math.prod(target.shape))
+def _rms(view: View, squares: list[Tensor]) -> float:
+    return math.sqrt(float(torch.stack(squares).sum()) / math.prod(view.shape))

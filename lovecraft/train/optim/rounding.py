@@ -6,26 +6,44 @@ probability equal to the lost fraction keeps their mean.
 
 import hashlib
 
+import attrs
 import torch
 from torch import Tensor
 
 
-def noise_source(seed: int, step: int, index: int, device: torch.device) -> torch.Generator:
-    """Return the generator of one parameter's noise in one step: a function of its arguments, so no state is saved."""
-    digest = hashlib.blake2b(f"{seed}/{step}/{index}".encode(), digest_size=8).digest()
-    return torch.Generator(device).manual_seed(int.from_bytes(digest) >> 1)
+@attrs.frozen
+class Noise:
+    """The noise of one optimizer step, a function of seed, step, parameter and place, so that no state is saved.
+
+    One table of random words serves all parts of all parameters, each time under another random mask. Any two words
+    drawn are independent of each other, so the mean and the variance of a sum of roundings are those of fresh noise;
+    drawing that afresh would cost more than the rest of an AdamW step on a CPU.
+    """
+
+    key: str
+    table: Tensor
+
+    def words(self, count: int, index: int, start: int) -> Tensor:
+        """Return `count` words from 0 to 65535 for the part of parameter number `index` that begins at `start`."""
+        return self.table[:count] ^ (_hash(f"{self.key}/{index}/{start}") & 0xFFFF)
 
 
-def round_stochastically(weight: Tensor, into: Tensor, noise: torch.Generator) -> None:
+def step_noise(seed: int, step: int, size: int, device: torch.device) -> Noise:
+    """Return the noise of one step for parts of at most `size` elements."""
+    key = f"{seed}/{step}"
+    source = torch.Generator(device).manual_seed(_hash(key))
+    return Noise(key, torch.randint(1 << 16, (size,), generator=source, dtype=torch.int32, device=device))
+
+
+def round_stochastically(weight: Tensor, into: Tensor, words: Tensor) -> None:
     """Round `weight` (float32, contiguous, overwritten) to bfloat16 `into` of the same shape, without bias.
 
     A bfloat16 is the upper half of a float32: adding uniform noise to the lower half and cutting it off carries into
     the upper half with a probability equal to the fraction that is cut.
     """
-    count = weight.numel()
-    words = torch.empty((count + 3) // 4, dtype=torch.int64, device=weight.device)
-    words.random_(-(2**63), None, generator=noise)  # one 64-bit word is the noise of four weights
-    signed = words.view(torch.int16)[:count].view(weight.shape)
-    bits = weight.view(torch.int32)
-    bits.add_(signed.to(torch.int32)).add_(0x8000).bitwise_and_(-0x10000)
+    weight.view(torch.int32).add_(words.view(weight.shape)).bitwise_and_(-0x10000)
     into.copy_(weight)
+
+
+def _hash(key: str) -> int:
+    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest()) >> 1

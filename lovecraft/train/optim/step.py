@@ -8,8 +8,8 @@ from torch import Tensor
 
 from lovecraft.config.schema import SGD, Adafactor, AdamW, OptimizerConfig
 from lovecraft.train.optim import adafactor, adamw, sgd
-from lovecraft.train.optim.rounding import noise_source
-from lovecraft.train.optim.target import Target
+from lovecraft.train.optim.rounding import step_noise
+from lovecraft.train.optim.view import View, part_size
 
 State = dict[str, dict[str, Tensor]]
 RULES: dict[type[OptimizerConfig], types.ModuleType] = {AdamW: adamw, Adafactor: adafactor, SGD: sgd}
@@ -33,7 +33,7 @@ def gradient_norm(parameters: Mapping[str, Tensor]) -> float:
         torch.linalg.vector_norm(part, dtype=torch.float32)
         for parameter in parameters.values()
         if parameter.grad is not None
-        for part in parameter.grad.view(-1).split(NORM_PART)
+        for part in parameter.grad.reshape(-1).split(NORM_PART)
     ]
     return float(torch.linalg.vector_norm(torch.stack(norms)))
 
@@ -51,16 +51,20 @@ def update(
 ) -> None:
     """Take optimizer step `step` (the first is 1) with gradients times `scale`; changes parameters and state."""
     rule = _rule(optimizer)
+    narrow = [p for p in parameters.values() if p.dtype == torch.bfloat16]
+    noise = None
+    if narrow and optimizer.rounding == "stochastic":
+        noise = step_noise(seed, step, max(map(part_size, narrow)), narrow[0].device)
     for index, (name, parameter) in enumerate(parameters.items()):
-        stochastic = optimizer.rounding == "stochastic" and parameter.dtype == torch.bfloat16
-        target = Target(
+        view = View(
             parameter=parameter,
+            index=index,
             scale=scale,
             weight_decay=optimizer.weight_decay if is_decayed(name, parameter) else 0.0,
             master=state[name].get("master"),
-            noise=noise_source(seed, step, index, parameter.device) if stochastic else None,
+            noise=noise,
         )
-        rule.update(optimizer, target, state[name], step=step, lr=lr)
+        rule.update(optimizer, view, state[name], step=step, lr=lr)
 
 
 def is_decayed(name: str, parameter: Tensor) -> bool:

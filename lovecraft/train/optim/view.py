@@ -6,15 +6,15 @@ import attrs
 import torch
 from torch import Tensor
 
-from lovecraft.train.optim.rounding import round_stochastically
+from lovecraft.train.optim.rounding import Noise, round_stochastically
 
 # Elements worked on at once. On a CPU a part and its temporaries stay in the cache; elsewhere fewer launches count.
-PART = {"cpu": 1 << 16}
-LARGE_PART = 1 << 24
+PART = {"cpu": 1 << 17}
+LARGE_PART = 1 << 22
 
 
 @attrs.frozen
-class Target:
+class View:
     """A parameter with its gradient; `parts` walks over its rows, so that no temporary is as large as the parameter.
 
     `scale` multiplies the gradient (clipping). `master` holds float32 weights, `noise` rounds stochastically; with
@@ -22,24 +22,22 @@ class Target:
     """
 
     parameter: Tensor
+    index: int
+    """The parameter's place among all, which tells its noise from the others'."""
+
     scale: float
     weight_decay: float
     master: Tensor | None
-    noise: torch.Generator | None
+    noise: Noise | None
 
     @property
     def shape(self) -> torch.Size:
         return self.parameter.shape
 
-    @property
-    def device(self) -> torch.device:
-        return self.parameter.device
-
     def parts(self) -> Iterator[slice]:
         """Yield slices of the first dimension, each of at most a part's elements or one row."""
         length = self.shape[0]
-        row = self.parameter.numel() // length
-        rows = max(1, PART.get(self.device.type, LARGE_PART) // row)
+        rows = part_size(self.parameter) * length // self.parameter.numel()
         for start in range(0, length, rows):
             yield slice(start, min(start + rows, length))
 
@@ -59,6 +57,12 @@ class Target:
         if into.dtype == torch.float32:
             return  # `weight` was the parameter itself
         if self.noise is not None:
-            round_stochastically(weight, into, self.noise)
+            round_stochastically(weight, into, self.noise.words(weight.numel(), self.index, part.start))
         else:
             into.copy_(weight)
+
+
+def part_size(parameter: Tensor) -> int:
+    """Return the most elements that a part of `parameter` has: whole rows, at least one."""
+    row = parameter.numel() // parameter.shape[0]
+    return max(1, PART.get(parameter.device.type, LARGE_PART) // row) * row

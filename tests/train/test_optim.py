@@ -1,0 +1,214 @@
+"""Our optimizers against torch.optim in float32, and how bfloat16 weights take small updates."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from lovecraft import SGD, Adafactor, AdamW, OptimizerConfig
+from lovecraft.train.optim import rounding, view
+from lovecraft.train.optim.step import gradient_norm, is_decayed, new_state, update
+
+SHAPES = {"model.embed_tokens.weight": (37, 8), "model.layers.0.mlp.up_proj.weight": (24, 16), "model.norm.weight": (16,)}
+MATRIX = "model.layers.0.mlp.up_proj.weight"
+
+Parameters = dict[str, Tensor]
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(view.PART, "cpu", 100)  # every matrix takes several parts, the last one short
+
+
+def parameters(dtype: torch.dtype = torch.float32, seed: int = 0) -> Parameters:
+    generator = torch.Generator().manual_seed(seed)
+    return {name: torch.randn(shape, generator=generator).to(dtype).requires_grad_() for name, shape in SHAPES.items()}
+
+
+def give_gradients(parameters: Parameters, step: int) -> None:
+    generator = torch.Generator().manual_seed(1000 + step)
+    for parameter in parameters.values():
+        parameter.grad = torch.randn(parameter.shape, generator=generator).to(parameter.dtype)
+
+
+def train(optimizer: OptimizerConfig, steps: int = 5, dtype: torch.dtype = torch.float32, **keywords: float) -> Parameters:
+    ours = parameters(dtype)
+    masters = {n: p.detach().float().clone() for n, p in ours.items()} if optimizer.rounding == "master" else None
+    state = new_state(optimizer, ours, masters)
+    for step in range(1, steps + 1):
+        give_gradients(ours, step)
+        update(optimizer, ours, state, step=step, lr=optimizer.lr, seed=0, **keywords)
+    return ours
+
+
+def train_with_torch(make: Callable[[list[dict[str, object]]], torch.optim.Optimizer], decay: float) -> Parameters:
+    theirs = parameters()
+    groups = [
+        {"params": [p], "weight_decay": decay if n == MATRIX else 0.0} for n, p in theirs.items()
+    ]  # torch knows nothing of norms and embeddings
+    optimizer = make(groups)
+    for step in range(1, 6):
+        give_gradients(theirs, step)
+        optimizer.step()
+    return theirs
+
+
+PEERS = {
+    "adamw": (
+        AdamW(lr=1e-2, weight_decay=0.1, betas=(0.8, 0.95)),
+        lambda groups: torch.optim.AdamW(groups, lr=1e-2, betas=(0.8, 0.95)),
+    ),
+    "adafactor": (
+        Adafactor(lr=1e-2, weight_decay=0.1, relative_step=True),
+        lambda groups: torch.optim.Adafactor(groups, lr=1e-2),
+    ),
+    "sgd": (SGD(lr=1e-2, weight_decay=0.1), lambda groups: torch.optim.SGD(groups, lr=1e-2)),
+    "momentum": (SGD(lr=1e-2, momentum=0.9), lambda groups: torch.optim.SGD(groups, lr=1e-2, momentum=0.9)),
+}
+
+
+@pytest.mark.parametrize("peer", PEERS)
+def test_float32_steps_equal_torch(peer: str) -> None:
+    optimizer, make = PEERS[peer]
+    ours, theirs = train(optimizer), train_with_torch(make, optimizer.weight_decay)
+    for name in SHAPES:
+        torch.testing.assert_close(ours[name], theirs[name], rtol=2e-6, atol=2e-7)
+
+
+def test_an_absolute_adafactor_step_is_the_rate_whatever_the_weights() -> None:
+    ours, before = parameters(), parameters()
+    optimizer = Adafactor(lr=1e-2)
+    give_gradients(ours, 1)
+    update(optimizer, ours, new_state(optimizer, ours), step=1, lr=1e-2, seed=0)
+    for name in SHAPES:
+        rms = (ours[name] - before[name]).detach().square().mean().sqrt().item()
+        assert rms == pytest.approx(1e-2, rel=0.05)
+
+
+def test_decay_spares_norms_embeddings_and_tied_heads() -> None:
+    assert [n for n, p in parameters().items() if is_decayed(n, p)] == [MATRIX]
+    assert is_decayed("lm_head.weight", torch.zeros(2, 2))
+
+
+def test_a_scale_is_the_same_as_scaled_gradients() -> None:
+    scaled, by_hand = parameters(), parameters()
+    optimizer = SGD(lr=0.1)
+    give_gradients(scaled, 1)
+    for name, parameter in by_hand.items():
+        gradient = scaled[name].grad
+        assert gradient is not None
+        parameter.grad = gradient * 0.25
+    update(optimizer, scaled, new_state(optimizer, scaled), step=1, lr=0.1, seed=0, scale=0.25)
+    update(optimizer, by_hand, new_state(optimizer, by_hand), step=1, lr=0.1, seed=0)
+    assert all(torch.equal(scaled[n], by_hand[n]) for n in SHAPES)
+
+
+def test_gradient_norm_is_torchs_and_sees_every_nan() -> None:
+    ours = parameters(torch.bfloat16)
+    give_gradients(ours, 1)
+    gradients = [p.grad.float() for p in ours.values() if p.grad is not None]
+    assert gradient_norm(ours) == pytest.approx(torch.nn.utils.get_total_norm(gradients).item(), rel=1e-6)
+    gradient = ours["model.norm.weight"].grad
+    assert gradient is not None
+    gradient[3] = torch.nan
+    assert gradient_norm(ours) != gradient_norm(ours)
+
+
+# --- bfloat16 -----------------------------------------------------------------------------------------
+
+
+def mean_update(mode: str, lr: float = 5e-6) -> float:
+    """Return by how much one step of SGD on gradients of 1 moves weights of size 0.02 on average."""
+    weights = (0.02 * torch.randn(200_000, generator=torch.Generator().manual_seed(0))).bfloat16()
+    parameter = weights.clone().requires_grad_()
+    parameter.grad = torch.ones_like(parameter)
+    optimizer = SGD(lr=lr, rounding=mode)
+    update(optimizer, {"w": parameter}, new_state(optimizer, {"w": parameter}), step=1, lr=lr, seed=3)
+    return (weights.double() - parameter.detach().double()).mean().item()
+
+
+def words(count: int, seed: int = 0, step: int = 1, index: int = 0, start: int = 0) -> Tensor:
+    return rounding.step_noise(seed, step, count, torch.device("cpu")).words(count, index, start)
+
+
+@pytest.fixture
+def large_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(view.PART, "cpu", 1 << 16)
+
+
+@pytest.mark.usefixtures("large_parts")
+def test_stochastic_rounding_keeps_the_mean_of_updates_that_nearest_loses() -> None:
+    assert mean_update("stochastic") == pytest.approx(5e-6, rel=0.02)
+    assert mean_update("nearest") < 0.2 * 5e-6
+
+
+def test_stochastic_rounding_picks_a_neighbour_by_its_nearness() -> None:
+    low, high = torch.tensor([1.0, 1.0078125]).bfloat16()
+    weight = torch.full((100_000,), 1.0 + 0.25 * 0.0078125)
+    into = torch.empty_like(weight, dtype=torch.bfloat16)
+    rounding.round_stochastically(weight.clone(), into, words(len(weight)))
+    assert set(into.unique().tolist()) == {low.item(), high.item()}
+    assert (into == high).double().mean().item() == pytest.approx(0.25, abs=0.01)
+
+
+def test_stochastic_rounding_leaves_exact_values_alone() -> None:
+    exact = torch.randn(10_001, generator=torch.Generator().manual_seed(2)).bfloat16()
+    into = torch.empty_like(exact)
+    rounding.round_stochastically(exact.float(), into, words(len(exact)))
+    assert torch.equal(into, exact)
+
+
+def test_noise_depends_on_seed_step_parameter_and_place() -> None:
+    assert torch.equal(words(9), words(9))
+    keys = [(1, 2, 3, 0), (2, 2, 3, 0), (1, 3, 3, 0), (1, 2, 4, 0), (1, 2, 3, 9), (12, 3, 3, 0)]
+    assert len({tuple(words(9, *key).tolist()) for key in keys}) == len(keys)
+
+
+def test_noise_is_uniform_and_two_parts_of_a_step_are_uncorrelated() -> None:
+    noise = rounding.step_noise(0, 1, 1 << 16, torch.device("cpu"))
+    parts = torch.stack([noise.words(1 << 16, index, 0).double() for index in range(64)])
+    assert parts.min() == 0
+    assert parts.max() == 65535
+    assert parts.mean().item() == pytest.approx(32767.5, rel=0.01)
+    correlations = torch.corrcoef(parts)[~torch.eye(64, dtype=torch.bool)]
+    assert abs(correlations.mean().item()) < 0.02
+
+
+@pytest.mark.parametrize("make", [AdamW, Adafactor, SGD])
+def test_masters_follow_the_float32_path_exactly(make: type[OptimizerConfig]) -> None:
+    ours = parameters(torch.bfloat16)
+    masters = {n: p.detach().float().clone() for n, p in ours.items()}
+    plain = {n: m.clone().requires_grad_() for n, m in masters.items()}
+    optimizer = make(lr=1e-3, rounding="master", weight_decay=0.1)
+    state, plain_state = new_state(optimizer, ours, masters), new_state(optimizer, plain)
+    for step in range(1, 4):
+        give_gradients(ours, step)
+        for name, parameter in plain.items():
+            gradient = ours[name].grad
+            assert gradient is not None
+            parameter.grad = gradient.float()
+        update(optimizer, ours, state, step=step, lr=1e-3, seed=0)
+        update(optimizer, plain, plain_state, step=step, lr=1e-3, seed=0)
+    for name in SHAPES:
+        assert torch.equal(state[name]["master"], plain[name])
+        assert torch.equal(ours[name], plain[name].bfloat16())
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others() -> None:
+    optimizer = AdamW(lr=1e-3)
+
+    def run(seed: int) -> Tensor:
+        ours = parameters(torch.bfloat16)
+        give_gradients(ours, 1)
+        update(optimizer, ours, new_state(optimizer, ours), step=1, lr=1e-3, seed=seed)
+        return ours[MATRIX]
+
+    assert torch.equal(run(1), run(1))
+    assert not torch.equal(run(1), run(2))
+
+
+def test_no_state_or_temporary_of_adafactor_is_as_large_as_a_matrix() -> None:
+    ours = parameters()
+    state = new_state(Adafactor(), ours)
+    assert {slot: tuple(t.shape) for slot, t in state[MATRIX].items()} == {"row_var": (24, 1), "col_var": (1, 16)}
