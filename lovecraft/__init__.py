@@ -1,11 +1,16 @@
 """lovecraft: a declarative build tool for finetuning language models, configured in Python."""
 
-from lovecraft.config import (
+from typing import Any
+
+from lovecraft.config.base import Config, derived
+from lovecraft.config.load import load as _load
+from lovecraft.config.override import override
+from lovecraft.config.resolve import resolve
+from lovecraft.config.schema import (
     SGD,
     WSD,
     Adafactor,
     AdamW,
-    Config,
     Constant,
     Cosine,
     DatasetConfig,
@@ -19,10 +24,6 @@ from lovecraft.config import (
     ScheduleConfig,
     ServeConfig,
     TrainConfig,
-    derived,
-    load,
-    override,
-    resolve,
 )
 from lovecraft.errors import LovecraftError
 
@@ -52,3 +53,8 @@ __all__ = [
     "override",
     "resolve",
 ]
+
+
+def load(name: str | None = None) -> Any:
+    """Return the config class that `name` means, as on the command line: `load("finetune_lovecraft/default")`."""
+    return _load(name).cls

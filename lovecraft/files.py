@@ -8,8 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-
-from filelock import FileLock
+from typing import Any
 
 MANIFEST = "manifest.json"
 
@@ -70,6 +69,8 @@ def built_once(final: Path) -> Iterator[Path | None]:
 
     Concurrent builders of the same artifact wait for each other on a lock file beside it.
     """
+    from filelock import FileLock  # costs a tenth of `lc show`, which builds nothing
+
     final.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(final.parent / f"{final.name}.lock"):
         if final.exists():
@@ -82,9 +83,7 @@ def built_once(final: Path) -> Iterator[Path | None]:
 def write_manifest(directory: Path) -> None:
     """Write `manifest.json`: the size in bytes and the SHA-256 of every other file in `directory`."""
     files = sorted(p for p in directory.rglob("*") if p.is_file() and p.name != MANIFEST)
-    rows = {
-        p.relative_to(directory).as_posix(): {"bytes": p.stat().st_size, "sha256": hash_file(p)} for p in files
-    }
+    rows = {p.relative_to(directory).as_posix(): {"bytes": p.stat().st_size, "sha256": hash_file(p)} for p in files}
     (directory / MANIFEST).write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
 
 
@@ -132,7 +131,7 @@ def content_hash(path: Path, cache: Path | None = None) -> str:
     return digest
 
 
-def _cached_hash(file: Path, known: dict[str, list[object]]) -> str:
+def _cached_hash(file: Path, known: dict[str, list[Any]]) -> str:
     stat = file.stat()
     key, stamp = str(file.resolve()), [stat.st_size, stat.st_mtime_ns]
     row = known.get(key)
@@ -141,7 +140,7 @@ def _cached_hash(file: Path, known: dict[str, list[object]]) -> str:
     return str(row[2])
 
 
-def _read_cache(cache: Path | None) -> dict[str, list[object]]:
+def _read_cache(cache: Path | None) -> dict[str, list[Any]]:
     if cache is None or not cache.exists():
         return {}
     try:

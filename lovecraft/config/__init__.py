@@ -1,57 +1,8 @@
-"""The light core: config classes, loading, overriding, showing, records. Imports the standard library, attrs, cattrs."""
+"""The light core: config classes, loading, overriding, showing, records. Imports the standard library, attrs, cattrs.
 
-from typing import Any
-
-from lovecraft.config.base import Config, derived
-from lovecraft.config.load import load as _load
-from lovecraft.config.override import override
-from lovecraft.config.resolve import resolve
-from lovecraft.config.schema import (
-    SGD,
-    WSD,
-    Adafactor,
-    AdamW,
-    Constant,
-    Cosine,
-    DatasetConfig,
-    Eval,
-    Linear,
-    Log,
-    Memory,
-    ModelConfig,
-    OptimizerConfig,
-    Save,
-    ScheduleConfig,
-    ServeConfig,
-    TrainConfig,
-)
-
-__all__ = [
-    "SGD",
-    "WSD",
-    "Adafactor",
-    "AdamW",
-    "Config",
-    "Constant",
-    "Cosine",
-    "DatasetConfig",
-    "Eval",
-    "Linear",
-    "Log",
-    "Memory",
-    "ModelConfig",
-    "OptimizerConfig",
-    "Save",
-    "ScheduleConfig",
-    "ServeConfig",
-    "TrainConfig",
-    "derived",
-    "load",
-    "override",
-    "resolve",
-]
-
-
-def load(name: str | None = None) -> Any:
-    """Return the config class that `name` means, as on the command line: `load("finetune_lovecraft/default")`."""
-    return _load(name).cls
+base → values, source      the language: metaclass, options, derived values, origins
+schema                     every option of the library
+resolve, override          a class to an instance tree and its rows; one more subclass
+load                       the workspace, names to classes
+diff, render, record       what differs, how it looks, how it is written down
+"""

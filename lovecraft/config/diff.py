@@ -69,6 +69,22 @@ def diff(a: Iterable[Entry], b: Iterable[Entry]) -> list[Change]:
     return changes
 
 
+def changed_here(found: Iterable[Row], file: str, root: Path | None) -> list[Change]:
+    """Return what one file, and the flags after it, changed: from the value that stood before to the value now."""
+    changes = []
+    for row in found:
+        before = next(((v, o) for v, o in row.history if o.file and o.file != file), None)
+        if not row.history or (row.origin.file and row.origin.file != file):
+            continue
+        old, origin = before or (None, base.Origin("", said="not set"))
+        old = "derived" if isinstance(old, base.Derived) else old
+        old = base.library_class(old).__name__ if isinstance(old, type) else old
+        here = entry(row, root)
+        if values.export(old, root) != here.value:
+            changes.append(Change(row.path, values.export(old, root), here.value, base.place(origin), here.origin))
+    return changes
+
+
 def changed_from_defaults(options: Iterable[Entry]) -> list[Change]:
     """Return what differs from the library's defaults, as changes from the default to the value."""
     return [Change(e.path, e.default, e.value, "default", e.origin) for e in options if e.value != e.default]

@@ -215,3 +215,8 @@ def _pick(module: ModuleType, key: str, wanted: str) -> Any:
     if not whole:
         raise ConfigError(f"{key} defines no config", hint="`class Train(...)` or `class Dataset(...)` would be one")
     raise ConfigError(f"{key} defines several configs", hint=f"one of: {', '.join(f'{key}:{n}' for n in whole)}")
+
+
+def active_root() -> Path | None:
+    """Return the workspace that `workspace` and `projects` are served from now."""
+    return _finder.root

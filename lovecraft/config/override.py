@@ -51,6 +51,7 @@ def _place(said: Mapping[str, Origin], path: str) -> str:
 
 def _anonymous(cls: Any, own: dict[str, Any], origins: dict[str, Origin]) -> Any:
     body = _Body()
-    dict.update(body, own, __module__=cls.__module__, __qualname__=cls.__qualname__, __doc__=cls.__doc__)
+    names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
+    dict.update(body, {**own, **names})  # past __setitem__, which would note this very line as the origin
     body.origins = origins
     return _Meta(cls.__name__, (cls,), body, anonymous=True)

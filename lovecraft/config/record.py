@@ -1,17 +1,13 @@
 """A config resolved once and written down: what a run works from, whatever happens to the project file later.
 
-    {"format": 1, "config": "finetune_lovecraft/default", "class": "TrainConfig", "fingerprint": "…",
-     "options": [{"path", "value", "type", "origin", "comment", "default"}], "inputs": {"corpus": "sha256…", …},
-     "versions": {…}, "git": {"commit", "dirty"}, "argv": […], "created": "2026-01-31T12:00:00+00:00", "changes": […]}
+{"format": 1, "config": "finetune_lovecraft/default", "class": "TrainConfig", "fingerprint": "…",
+ "options": [{"path", "value", "type", "origin", "comment", "default"}], "inputs": {"corpus": "sha256…", …},
+ "versions": {…}, "git": {"commit", "dirty"}, "argv": […], "created": "2026-01-31T12:00:00+00:00", "changes": […]}
 """
 
-import datetime
 import hashlib
 import json
-import platform
-import subprocess
 import sys
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +54,8 @@ def make(cls: Any, name: str, root: Path, inputs: dict[str, str]) -> dict[str, A
 
 def now() -> str:
     """Return the time in UTC, to the second, in ISO 8601."""
+    import datetime
+
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
@@ -123,6 +121,9 @@ def _changes(cls: Any, rows: dict[str, Entry], prefix: str, root: Path) -> dict[
 
 
 def _versions() -> dict[str, str]:
+    import platform  # these two cost more than all of `lc show`, which reads records but makes none
+    from importlib import metadata
+
     found = {"python": platform.python_version(), "platform": platform.platform()}
     for name in _VERSIONED:
         try:
@@ -134,6 +135,7 @@ def _versions() -> dict[str, str]:
 
 def _git(root: Path) -> dict[str, Any] | None:
     """Return the commit of the workspace and whether anything differs from it; None outside git."""
+    import subprocess
 
     def git(*words: str) -> str:
         done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=True)

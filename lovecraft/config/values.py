@@ -95,7 +95,7 @@ def structure(value: Any, hint: Any) -> Any:
 
 
 def parse(text: str, hint: Any) -> Any:
-    """Return the value that `text`, a flag's argument, spells for the type `hint`; raise ValueError if it spells none."""
+    """Return the value that a flag's text spells for the type `hint`; raise ValueError if it spells none."""
     return _TEXT.structure(text, hint)
 
 
@@ -113,8 +113,8 @@ def export(value: Any, root: Path | None) -> Any:
 def unexport(value: Any, hint: Any, root: Path) -> Any:
     """Undo `export` for an option of type `hint`: lists become tuples, `//…` a path below `root`."""
     if isinstance(value, list):
-        return tuple(unexport(item, None, root) for item in value)
-    if isinstance(value, str) and value.startswith("//"):
+        return tuple(value)
+    if isinstance(value, str) and value.startswith("//") and "path" in name_type(hint):
         return root / value[2:]
     return value
 

@@ -1,0 +1,7 @@
+"""`python -m lovecraft` is `lc`."""
+
+import sys
+
+from lovecraft.cli import main
+
+sys.exit(main())

@@ -1,0 +1,79 @@
+"""Where words go: data to stdout, talk to stderr. Colour and tables only at a terminal that wants them."""
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, TextIO
+
+from lovecraft.config.render import columns
+
+
+def out(text: str) -> None:
+    """Print data to stdout."""
+    print(text, flush=True)
+
+
+def out_json(value: Any) -> None:
+    """Print a value to stdout as JSON."""
+    out(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def say(text: str = "") -> None:
+    """Tell the user something on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def fancy(stream: TextIO) -> bool:
+    """Return whether a stream is a terminal that wants colour (https://no-color.org)."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def table(
+    rows: Sequence[Sequence[str]],
+    heads: Sequence[str],
+    *,
+    styles: Sequence[str] = (),
+    right: Sequence[str] = (),
+    title: str = "",
+) -> None:
+    """Print rows of text to stdout: a rich table at a terminal, aligned columns with a heading line in a pipe.
+
+    `styles` are rich styles by column; `right` names the columns of numbers, which stand flush right.
+    """
+    if not fancy(sys.stdout):
+        out(columns([heads, *rows]))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    grid = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", title=title or None, title_justify="left")
+    for i, head in enumerate(heads):
+        grid.add_column(
+            head,
+            style=styles[i] if i < len(styles) else "",
+            justify="right" if head in right else "left",
+            overflow="fold",
+        )
+    for row in rows:
+        grid.add_row(*row)
+    Console(highlight=False).print(grid, markup=False)
+
+
+def size(count: float) -> str:
+    """Write a number of bytes for people: 269.0 MB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000 or unit == "GB":
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    raise AssertionError
+
+
+def duration(seconds: float) -> str:
+    """Write a time span for people: 4.2 s, 3 min 05 s, 2 h 04 min."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"

@@ -1,0 +1,77 @@
+"""Make a workspace: workspace.py, projects/, Makefile, .gitignore and editor settings.
+
+Nothing that exists is touched.
+"""
+
+import argparse
+from pathlib import Path
+
+from lovecraft.cli import console
+from lovecraft.errors import ConfigError
+
+USAGE = "[DIR]"
+EXAMPLE = "lc init stories"
+TAKES_OPTIONS = False
+
+FILES = {
+    "workspace.py": '''\
+"""The workspace's root marker and its shared defaults."""
+
+from pathlib import Path
+
+from lovecraft import ModelConfig, TrainConfig
+
+ROOT = Path(__file__).parent
+
+
+class Model(ModelConfig):
+    path = ROOT / "models" / "base"  # a model directory in Hugging Face layout
+
+
+class Train(TrainConfig):
+    model = Model
+''',
+    "Makefile": """\
+CONFIG ?=
+ARGS ?=
+
+train show plan serve:
+	lc $@ $(CONFIG) $(ARGS)
+
+.PHONY: train show plan serve
+""",
+    ".gitignore": "/.lc/\n/models/\n/runs/\n__pycache__/\n",
+    ".vscode/settings.json": """\
+{
+    "python.analysis.extraPaths": ["."],
+    "python.analysis.typeCheckingMode": "basic"
+}
+""",
+    "projects/README.md": """\
+One folder a project, one module a config. `lc ls` lists them, `lc new project NAME` makes one.
+""",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `lc init`: none."""
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the workspace's files and print what comes next."""
+    directory = Path(args.target or ".").absolute()
+    if (directory / "workspace.py").exists():
+        raise ConfigError(f"{directory} is a workspace already", hint="`lc new project NAME` makes a project in it")
+    for name, text in FILES.items():
+        path = directory / name
+        if path.exists():
+            console.say(f"kept {path}")
+            continue
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be written: {error.strerror}") from None
+    console.out(str(directory))
+    console.say("next: `lc new project my_texts --texts DIR` makes a dataset of your texts")
+    return 0

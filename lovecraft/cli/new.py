@@ -1,0 +1,87 @@
+"""Write a new module that subclasses a given config.
+
+    lc new project NAME [--from CONFIG | --texts DIR] [--description TEXT]
+    lc new config PROJECT/NAME [--from CONFIG] [--copy]
+
+With --texts it is a dataset of the .txt files in a directory; without --from it subclasses the workspace's Train.
+"""
+
+import argparse
+import keyword
+from pathlib import Path
+
+from lovecraft.cli import console
+from lovecraft.config.load import find_root, load
+from lovecraft.errors import ConfigError
+
+USAGE = "project NAME | config PROJECT/NAME  [--from CONFIG] [--texts DIR] [--description TEXT] [--copy]"
+EXAMPLE = "lc new project my_finetune --from finetune_lovecraft/default"
+TAKES_OPTIONS = False
+BARE = 2
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `lc new`."""
+    parser.add_argument("--from", dest="base", metavar="CONFIG", help="the config to subclass")
+    parser.add_argument("--texts", metavar="DIR", help="make a dataset of the .txt files in this directory")
+    parser.add_argument("--description", metavar="TEXT", help="what `lc ls` says of it")
+    parser.add_argument("--copy", action="store_true", help="copy the source of --from instead of subclassing it")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the module; print its path to stdout."""
+    if len(args.bare) != 2 or args.bare[0] not in ("project", "config"):
+        raise ConfigError("lc new takes `project NAME` or `config PROJECT/NAME`", hint=f"for example: {EXAMPLE}")
+    root = find_root()
+    kind, name = args.bare
+    parts = [*name.strip("/").split("/"), *(["default"] if kind == "project" else [])]
+    if kind == "config" and len(parts) < 2:
+        raise ConfigError(f"{name!r} names no project", hint=f"write PROJECT/{name}")
+    for part in parts:
+        if not part.isidentifier() or keyword.iskeyword(part):
+            raise ConfigError(f"{part!r} is not a module name", hint="letters, digits and _, a letter first")
+    path = root.joinpath("projects", *parts).with_suffix(".py")
+    if path.exists() or (kind == "project" and path.parent.exists()):
+        raise ConfigError(f"{path} exists already")
+    text = _source(root, args, " ".join(parts[:-1] if kind == "project" else parts).replace("_", " "))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    console.out(str(path))
+    console.say(f"next: `lc show {'/'.join(parts)}`")
+    return 0
+
+
+def _source(root: Path, args: argparse.Namespace, title: str) -> str:
+    """Return the new module's text."""
+    description = args.description or title[:1].upper() + title[1:] + "."
+    if args.texts:
+        return _dataset(root, Path(args.texts), description)
+    if args.base is None:
+        return _subclass(description, "import workspace", "class Train(workspace.Train)", "dataset = ...")
+    loaded = load(args.base, root=root)
+    package, _, module = ("projects." + loaded.name.replace("/", ".")).rpartition(".")
+    if args.copy:
+        return (root / "projects" / loaded.name).with_suffix(".py").read_text(encoding="utf-8")
+    cls = loaded.cls.__name__
+    return _subclass(description, f"from {package} import {module}", f"class {cls}({module}.{cls})", "option = value")
+
+
+def _subclass(description: str, imports: str, head: str, example: str) -> str:
+    return f'"""{description}"""\n\n{imports}\n\n\n{head}:\n    pass  # write what differs here, as `{example}`\n'
+
+
+def _dataset(root: Path, texts: Path, description: str) -> str:
+    directory = texts.expanduser().resolve()
+    if not directory.is_dir():
+        raise ConfigError(f"--texts {texts}: no such directory")
+    found = sorted(p.name for p in directory.glob("*.txt"))
+    if not found:
+        raise ConfigError(f"--texts {texts}: it holds no .txt file")
+    inside = directory.is_relative_to(root)
+    source = f'ROOT / "{directory.relative_to(root).as_posix()}"' if inside else f'Path("{directory}")'
+    imports = "from lovecraft import DatasetConfig\nfrom workspace import ROOT"
+    if not inside:
+        imports = f"from pathlib import Path\n\n{imports.splitlines()[0]}"
+    held_out = f'    validation = ("{found[-1]}",)  # held out of train\n' if len(found) > 1 else ""
+    body = f'    source = {source}\n    train = ("*.txt",)\n{held_out}'
+    return f'"""{description}"""\n\n{imports}\n\n\nclass Dataset(DatasetConfig):\n{body}'

@@ -1,0 +1,178 @@
+"""A config's options as flags: `--max-steps 10`, `--dataset.block-size=512`, `--no-dataset.shuffle`, `--save none`.
+
+Each flag's text is parsed by its option's type; all together become one more subclass. Sections are swapped first, so
+that `--optimizer AdamW --optimizer.betas 0.9,0.95` is understood in any order.
+"""
+
+import difflib
+import typing
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from lovecraft.config import base, values
+from lovecraft.config.base import Option, Origin
+from lovecraft.config.load import load
+from lovecraft.config.override import override
+from lovecraft.config.resolve import Row, choices, rows
+from lovecraft.errors import ConfigError
+
+
+@attrs.frozen
+class Flag:
+    """One flag as it was typed. `text` is None for `--x` and `--no-x` without a value."""
+
+    name: str
+    text: str | None
+
+    @property
+    def path(self) -> str:
+        """The option's dotted path that the flag's name spells."""
+        return self.name.removeprefix("--").replace("-", "_")
+
+    @property
+    def said(self) -> Origin:
+        """The flag's words, as the origin of its value."""
+        return Origin("", said=self.name if self.text is None else f"{self.name} {self.text}")
+
+
+def apply(cls: Any, words: Sequence[str], root: Path | None) -> Any:
+    """Return the subclass of `cls` that the option words describe; `cls` itself where there are none.
+
+    `root` is the workspace, whose configs a section may be swapped for by name.
+    Raises ConfigError for an unknown option, with the closest one, and for a value of the wrong type.
+    """
+    flags = list(_flags(words))
+    for swap in (True, False):
+        options = dict(_options(cls))
+        changes: dict[str, Any] = {}
+        said: dict[str, Origin] = {}
+        for flag in flags:
+            path, value, is_section = _read(flag, options, root, swap)
+            if is_section == swap:
+                changes[path], said[path] = value, flag.said
+        cls = override(cls, changes, said) if changes else cls
+    return cls
+
+
+def flag_of(path: str) -> str:
+    """Return the flag of an option: `dataset.block_size` → `--dataset.block-size`."""
+    return "--" + path.replace("_", "-")
+
+
+def _flags(words: Sequence[str]) -> Iterator[Flag]:
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("-"):
+            raise ConfigError(f"unexpected {word!r}", hint="the config comes first, then --option value")
+        name, joined, text = word.partition("=")
+        if joined:
+            yield Flag(name, text)
+        elif rest and (not rest[0].startswith("-") or _is_negative(rest[0])):
+            yield Flag(name, rest.pop(0))
+        else:
+            yield Flag(name, None)
+
+
+def _is_negative(word: str) -> bool:
+    return word[1:2].isdigit() or word[1:2] == "."
+
+
+def _options(cls: Any, prefix: str = "") -> Iterator[tuple[str, Option]]:
+    """Yield every option by its path, those of the sections in use included."""
+    for name, option in cls.__options__.items():
+        yield prefix + name, option
+        if option.section is not None:
+            section = next((raw for raw, _ in base.history(cls, name)), option.section)
+            if section is not None:
+                yield from _options(section if isinstance(section, type) else type(section), f"{prefix}{name}.")
+
+
+def _read(flag: Flag, options: dict[str, Option], root: Path | None, swap: bool) -> tuple[str, Any, bool]:
+    """Return (path, value, whether it is a section) of one flag."""
+    negated = flag.path.removeprefix("no_") if flag.name.startswith("--no-") and flag.path not in options else None
+    option = options.get(negated or flag.path)
+    if option is None:
+        if swap and flag.path.rpartition(".")[0]:  # it may belong to a section that is not swapped in yet
+            return flag.path, None, False
+        raise ConfigError(
+            f"no option {flag.name}{_closest(flag, options)}", hint="add --help to list this config's options"
+        )
+    path = negated or flag.path
+    if option.section is not None:
+        return path, _section(flag, option, root), True
+    return path, _value(flag, option, negated is not None), False
+
+
+def _value(flag: Flag, option: Option, negated: bool) -> Any:
+    plain, _ = values.unwrap(option.hint)
+    if bool in (plain, *typing.get_args(plain)):
+        if flag.text is None:
+            return not negated
+    elif flag.text is None or negated:
+        raise ConfigError(f"{flag.name} needs a value: {values.name_type(option.hint)}")
+    assert flag.text is not None
+    try:
+        return values.parse(flag.text, option.hint)
+    except ValueError as error:
+        raise ConfigError(f"{flag.said.said}: {error}") from None
+
+
+def _section(flag: Flag, option: Option, root: Path | None) -> Any:
+    """Return the class that a section is swapped for: a library class or a config of the workspace by name, or None."""
+    assert option.section is not None
+    known = choices(option.section)
+    can = ", ".join([*known, *(["none"] if option.optional else [])])
+    if flag.text is None:
+        raise ConfigError(f"{flag.name} needs a name: {can}, or a config")
+    if flag.text.lower() == "none":
+        if not option.optional:
+            raise ConfigError(f"{flag.said.said}: {option.name} cannot be switched off", hint=f"it can be {can}")
+        return None
+    if flag.text in known:
+        return known[flag.text]
+    if root is None or (flag.text.isidentifier() and not (root / "projects" / flag.text).is_dir()):
+        raise ConfigError(f"{flag.said.said}: expected {can}, or a config")
+    found = load(flag.text, root=root).cls
+    if not issubclass(found, option.section):
+        raise ConfigError(f"{flag.said.said}: expected a {option.section.__name__}, got {found.__qualname__}")
+    return found
+
+
+def _closest(flag: Flag, options: dict[str, Option]) -> str:
+    """Say that the option's section is off; else suggest the flags nearest in name, wherever they are nested."""
+    section = options.get(flag.path.rpartition(".")[0])
+    if section is not None and section.section is not None:
+        inside = [path for path in options if path.startswith(flag.path.rpartition(".")[0] + ".")]
+        if not inside:
+            return f": {section.name} is switched off"
+    by_last: dict[str, list[str]] = {}
+    for path in options:
+        by_last.setdefault(path.rpartition(".")[2], []).append(path)
+    last = difflib.get_close_matches(flag.path.rpartition(".")[2], by_last, 1)
+    close = difflib.get_close_matches(flag.path, options, 1, cutoff=0.8) or [p for name in last for p in by_last[name]]
+    return f"; did you mean {' or '.join(map(flag_of, close[:2]))}?" if close else ""
+
+
+# --- help ---------------------------------------------------------------------------------------
+
+
+def describe(cls: Any) -> list[tuple[str, str, str, str]]:
+    """Return (flag, type, value, sentence) of every option of a config, as its `--help` lists them."""
+    from lovecraft.config.load import find_root
+    from lovecraft.config.render import text_of
+
+    try:
+        root = find_root()
+    except ConfigError:
+        root = None
+    return [(flag_of(r.path), _kind(r), text_of(r.value, root), r.sentence) for r in rows(cls)]
+
+
+def _kind(row: Row) -> str:
+    if row.option.section is not None:
+        return "one of " + ", ".join([*choices(row.option.section), *(["none"] if row.option.optional else [])])
+    return values.name_type(row.option.hint).replace("'", "")

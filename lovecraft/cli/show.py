@@ -1,0 +1,93 @@
+"""Print a resolved config: every option, its value, where it comes from, and the comment there as the reason.
+
+Of a run it prints what the run recorded; of a model directory its family, size, context and bytes.
+"""
+
+import argparse
+from typing import Any
+
+import attrs
+
+from lovecraft.cli import console, target
+from lovecraft.config import base, diff, record, render
+from lovecraft.config.load import Loaded
+from lovecraft.config.resolve import Row, rows
+from lovecraft.errors import ConfigError
+
+USAGE = "CONFIG|RUN|MODEL [--diff[=parent]] [--why OPTION] [--json] [--option value …]"
+EXAMPLE = "lc show finetune_lovecraft --dataset.block-size 8192 --diff"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `lc show`."""
+    parser.add_argument(
+        "--diff",
+        nargs="?",
+        const="default",
+        metavar="parent",
+        help="only what differs from the library's defaults; =parent: what this file changed; =CONFIG: from another",
+    )
+    parser.add_argument("--why", metavar="OPTION", help="every value that an option was given, the winning one first")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the config, the run or the model that is named."""
+    run_directory = target.find_run(args.target)
+    model = None if run_directory else target.find_model(args.target)
+    if model is not None:
+        from lovecraft.cli.model_card import card
+
+        return card(model, as_json=args.json)
+    loaded = target.load_config(args)
+    if args.why:
+        _why(loaded, args.why)
+    elif args.diff:
+        _diff(loaded, args)
+    elif args.json:
+        console.out_json(as_json(loaded))
+    else:
+        _table(loaded)
+    return 0
+
+
+def as_json(loaded: Loaded) -> dict[str, Any]:
+    """Return the documented JSON shape of a resolved config."""
+    return {
+        "config": loaded.name,
+        "fingerprint": record.fingerprint(loaded.cls, loaded.root),
+        "options": [attrs.asdict(entry) for entry in diff.entries(loaded.cls, loaded.root)],
+    }
+
+
+def _table(loaded: Loaded) -> None:
+    lines = []
+    for row in rows(loaded.cls):
+        path, value, origin, comment = render.cells(row, loaded.root)
+        lines.append((path, value, origin, comment))
+    console.table(lines, ("option", "value", "origin", "reason"), styles=("bold", "cyan", "dim", "italic"))
+
+
+def _why(loaded: Loaded, option: str) -> None:
+    found: dict[str, Row] = {row.path: row for row in rows(loaded.cls)}
+    path = option.removeprefix("--").replace("-", "_")
+    if path not in found:
+        raise ConfigError(f"no option {path!r} in {loaded.name}{base.did_you_mean(path, found)}")
+    console.out(render.why(found[path], loaded.root))
+
+
+def _diff(loaded: Loaded, args: argparse.Namespace) -> None:
+    here = diff.entries(loaded.cls, loaded.root)
+    if args.diff == "default":
+        changes = diff.changed_from_defaults(here)
+    elif args.diff == "parent":
+        changes = diff.changed_here(rows(loaded.cls), base.named(loaded.cls).__file__, loaded.root)
+    else:
+        other = target.load_config(argparse.Namespace(target=args.diff, options=[]))
+        changes = diff.diff(diff.entries(other.cls, other.root), here)
+    if args.json:
+        console.out_json([attrs.asdict(change) for change in changes])
+    elif changes:
+        console.out(render.changes(changes))
+    else:
+        console.say("no difference")

@@ -1,0 +1,129 @@
+"""From the word on the command line to what it names: a config, a run, a model."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from lovecraft.cli import options
+from lovecraft.config import record as records
+from lovecraft.config.load import Loaded, find_root, load
+from lovecraft.config.resolve import resolve
+from lovecraft.config.schema import DatasetConfig, ModelConfig, TrainConfig
+from lovecraft.errors import ConfigError, LovecraftError
+from lovecraft.runs import Run
+
+
+def find_run(word: str | None) -> Path | None:
+    """Return the run directory that `word` names, by path or as `project/config/NNN`; None if it names none."""
+    if not word:
+        return None
+    path = Path(word)
+    if path.name == records.NAME and path.is_file():
+        return path.resolve().parent
+    if (path / records.NAME).is_file():
+        return path.resolve()
+    if path.name.isdigit():
+        try:
+            path = find_root() / "runs" / word
+        except ConfigError:  # outside a workspace only paths name runs
+            return None
+        return path if (path / records.NAME).is_file() else None
+    return None
+
+
+def find_model(word: str | None) -> Path | None:
+    """Return the model directory, or the GGUF file, that `word` names; None if it names none."""
+    if not word:
+        return None
+    path = Path(word)
+    if path.suffix == ".gguf" and path.is_file():
+        return path.resolve()
+    return path.resolve() if (path / "config.json").is_file() else None
+
+
+def load_config(args: argparse.Namespace) -> Loaded:
+    """Return the config that the command line names, its options applied as the last subclass.
+
+    A run, or its record.json, stands for the config that it recorded.
+    """
+    if run := find_run(args.target):
+        record = records.read(run / records.NAME)
+        root = find_root(run)
+        cls = options.apply(records.replay(record, root), args.options, root)
+        return Loaded(cls, record["config"], root)
+    loaded = load(args.target)
+    return Loaded(options.apply(loaded.cls, args.options, loaded.root), loaded.name, loaded.root)
+
+
+def train_config(args: argparse.Namespace) -> tuple[TrainConfig, Loaded]:
+    """Return the resolved training config that the command line names. Raises ConfigError if it is of another kind."""
+    loaded = load_config(args)
+    if not issubclass(loaded.cls, TrainConfig):
+        raise ConfigError(
+            f"{loaded.name} is a {_kind(loaded.cls)} config; this command takes a Train config",
+            hint="`lc ls` lists the configs",
+        )
+    check_fit(resolve(loaded.cls).dataset)
+    return resolve(loaded.cls), loaded
+
+
+def dataset_config(args: argparse.Namespace) -> tuple[DatasetConfig, Loaded]:
+    """Return the resolved dataset config that the command line names, or that of a training config."""
+    loaded = load_config(args)
+    config: Any = resolve(loaded.cls)
+    if isinstance(config, TrainConfig):
+        config = config.dataset
+    if not isinstance(config, DatasetConfig):
+        raise ConfigError(f"{loaded.name} is a {_kind(loaded.cls)} config; this command takes a Dataset or a Train")
+    check_fit(config)
+    return config, loaded
+
+
+def check_fit(dataset: Any) -> None:
+    """Raise ConfigError when options of a dataset that are right by themselves do not fit together."""
+    if dataset.stride >= dataset.block_size:
+        raise ConfigError(
+            f"dataset.stride is {dataset.stride}, dataset.block_size only {dataset.block_size}",
+            hint="consecutive blocks share `stride` tokens; make it smaller than block_size",
+        )
+
+
+def _kind(cls: Any) -> str:
+    return next(k.__name__ for k in cls.__mro__ if k.__module__.startswith("lovecraft.")).removesuffix("Config")
+
+
+def tokenizer_path(loaded: Loaded, args: argparse.Namespace) -> Path | None:
+    """Return a dataset's tokenizer directory: `--tokenizer`, its own, the config's model, the workspace's Model.
+
+    None where none of them is on this machine.
+    """
+    if getattr(args, "tokenizer", None):
+        return Path(args.tokenizer)
+    config: Any = resolve(loaded.cls)
+    dataset = config.dataset if isinstance(config, TrainConfig) else config
+    if dataset.tokenizer is not None:
+        return Path(dataset.tokenizer)
+    model = config.model if isinstance(config, TrainConfig) else workspace_model()
+    found = None if model is None else Path(str(model.path))
+    return found if found is not None and (found / "tokenizer.json").is_file() else None
+
+
+def workspace_model() -> ModelConfig | None:
+    """Return the workspace's own `Model`, resolved; None if workspace.py defines none."""
+    import importlib
+
+    model = getattr(importlib.import_module("workspace"), "Model", None)
+    return resolve(model) if isinstance(model, type) and issubclass(model, ModelConfig) else None
+
+
+def find_runs_checkpoint(run: Path, which: str = "latest") -> Path:
+    """Return a run's checkpoint directory: `latest`, `best`, or a step's number.
+
+    Raises LovecraftError when the run has none.
+    """
+    from lovecraft.train.state import checkpoint_directory
+
+    found = checkpoint_directory(Run(run), which)
+    if found is None:
+        raise LovecraftError(f"{Run(run).name} has no {which} checkpoint", hint="`lc runs` shows how far it came")
+    return found

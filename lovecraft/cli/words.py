@@ -1,0 +1,63 @@
+"""Splitting a command line: the command's own flags, the target, and the options that follow it.
+
+    lc train --new finetune_lovecraft --max-steps 10 --dataset.shuffle false
+             own   target             options
+
+The target is the first bare word that does not follow an option; what options exist is known only after it is loaded.
+"""
+
+import argparse
+from collections.abc import Sequence
+
+import attrs
+
+
+@attrs.frozen
+class Words:
+    """A command line, taken apart."""
+
+    own: list[str]
+    bare: list[str]
+    options: list[str]
+
+
+def split(argv: Sequence[str], parser: argparse.ArgumentParser, bare: int) -> Words:
+    """Take `argv` apart: up to `bare` bare words, the parser's own flags, and everything else as options.
+
+    An option's value may be joined (`--x=1`) or follow (`--x 1`, also a negative number). `--` ends the flags.
+    """
+    flags = {flag: action for action in parser._actions for flag in action.option_strings}
+    own: list[str] = []
+    found: list[str] = []
+    options: list[str] = []
+    words = list(argv)
+    while words:
+        word = words.pop(0)
+        if word == "--":
+            found += words
+            break
+        name = word.partition("=")[0]
+        if name in flags:
+            own.append(word)
+            if "=" not in word:
+                own += _arguments(flags[name], words, targeted=len(found) == bare)
+        elif word.startswith("--") or (word.startswith("-") and word[1:2].isalpha()):
+            options.append(word)
+            if "=" not in word and words and not _is_flag(words[0]):
+                options.append(words.pop(0))
+        elif len(found) < bare and not (options and bare == 1):
+            found.append(word)
+        else:
+            options.append(word)
+    return Words(own, found, options)
+
+
+def _is_flag(word: str) -> bool:
+    return word.startswith("--") or (word.startswith("-") and word[1:2].isalpha())
+
+
+def _arguments(action: argparse.Action, words: list[str], targeted: bool) -> list[str]:
+    """Take from `words` what follows an own flag; an optional argument only where it cannot be the target."""
+    if action.nargs == 0 or not words or (action.nargs == "?" and (_is_flag(words[0]) or not targeted)):
+        return []
+    return [words.pop(0)]

@@ -1,0 +1,68 @@
+"""Configs and differences as plain text: aligned columns, stable when piped."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from lovecraft.config import base, values
+from lovecraft.config.diff import Change
+from lovecraft.config.resolve import Row
+
+
+def columns(lines: Iterable[Sequence[str]], gap: str = "  ") -> str:
+    """Align cells into columns; the last cell of a line is never padded."""
+    table = [list(line) for line in lines]
+    count = max((len(line) for line in table), default=0)
+    widths = [max((len(line[i]) for line in table if i < len(line) - 1), default=0) for i in range(count)]
+    padded = (gap.join([*(c.ljust(widths[i]) for i, c in enumerate(line[:-1])), line[-1]]).rstrip() for line in table)
+    return "\n".join(padded)
+
+
+def text_of(value: Any, root: Path | None) -> str:
+    """Write a value for people: `none`, paths below the root as `//…`, tuples separated by commas."""
+    if value is None:
+        return "none"
+    value = values.export(value, root)
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return ", ".join(text_of(item, root) for item in value) or "()"
+    return str(value)
+
+
+def cells(row: Row, root: Path | None) -> tuple[str, str, str, str]:
+    """Return a row's path, value, origin and comment as text."""
+    return row.path, text_of(row.value, root), base.place(row.origin), row.comment
+
+
+def show(rows: Iterable[Row], root: Path | None) -> str:
+    """Return one line an option: path, value, origin, and the comment as the reason."""
+    lines = []
+    for row in rows:
+        path, value, origin, comment = cells(row, root)
+        lines.append((path, value, f"{origin}  # {comment}" if comment else origin))
+    return columns(lines)
+
+
+def why(row: Row, root: Path | None) -> str:
+    """Return the whole chain of values that an option was given, the winning one first."""
+    lines = []
+    for raw, origin in row.history:
+        value = row.value if isinstance(raw, base.Derived) else raw
+        written = "derived" if isinstance(raw, base.Derived) and lines else _spell(value, root)
+        lines.append((row.path if not lines else "  was", written, base.place(origin)))
+    return "\n".join(filter(None, (columns(lines), row.sentence)))
+
+
+def _spell(value: Any, root: Path | None) -> str:
+    return base.library_class(value).__name__ if isinstance(value, type) else text_of(value, root)
+
+
+def changes(found: Iterable[Change], a: str = "-", b: str = "+") -> str:
+    """Return each change as a heading and two lines, each with its origin."""
+    lines = []
+    for change in found:
+        lines.append(change.path)
+        sides = ((a, change.a, change.a_origin), (b, change.b, change.b_origin))
+        lines += [f"{sign} {text_of(v, None)}  {origin}".rstrip() for sign, v, origin in sides if origin]
+    return "\n".join(lines)
