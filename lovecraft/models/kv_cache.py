@@ -1,0 +1,40 @@
+"""Keys and values of the tokens seen so far, so that the next token costs one row instead of all."""
+
+import torch
+from torch import Tensor
+
+from lovecraft.models.architecture import Architecture
+
+
+class KVCache:
+    """Preallocated keys and values of every layer; the first `length` positions of each row are filled."""
+
+    def __init__(
+        self, architecture: Architecture, batch: int, capacity: int, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        heads, size = architecture.num_key_value_heads, architecture.head_dim
+        shape = (architecture.num_hidden_layers, 2, batch, heads, capacity, size)  # (L, 2, B, Hkv, S, Dh)
+        self.store = torch.empty(shape, dtype=dtype, device=device)
+        self.capacity = capacity
+        self.length = 0
+
+    def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Write one layer's newest keys and values (B, Hkv, T, Dh) after `length`; return views of all so far.
+
+        The network moves `length` once all its layers have written.
+        """
+        stop = self.length + keys.shape[2]
+        assert stop <= self.capacity, (stop, self.capacity)
+        all_keys, all_values = self.store[layer, 0, :, :, :stop], self.store[layer, 1, :, :, :stop]
+        all_keys[:, :, self.length :] = keys
+        all_values[:, :, self.length :] = values
+        return all_keys, all_values
+
+    def truncate(self, length: int) -> None:
+        """Forget all but the first `length` tokens."""
+        assert 0 <= length <= self.length, (length, self.length)
+        self.length = length
+
+    def bytes(self) -> int:
+        """Return the bytes it takes, filled or not."""
+        return self.store.nbytes

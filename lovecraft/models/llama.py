@@ -1,0 +1,131 @@
+"""The Llama family: pre-norm transformer blocks with rotary positions, grouped-query attention and SwiGLU.
+
+Modules carry the names of Hugging Face checkpoints, so loading and saving is a copy. In comments: B rows, T tokens,
+D hidden size, H query heads, Hkv key-value heads, Dh head size, V vocabulary.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lovecraft.models.architecture import Architecture
+from lovecraft.models.attention import Span, attend, causal_spans
+from lovecraft.models.kv_cache import KVCache
+from lovecraft.models.norm import RMSNorm
+from lovecraft.models.rope import RopeTables, rotate
+
+Block = Callable[[Tensor], Tensor]
+RunBlock = Callable[[int, Block, Tensor], Tensor]
+
+
+def call(index: int, block: Block, h: Tensor) -> Tensor:
+    """Run one block as it is; training passes one that recomputes or offloads instead."""
+    return block(h)
+
+
+class Llama(nn.Module):
+    """A Llama language model."""
+
+    window: int | None = None  # how many tokens a token sees, itself included; None is all
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        self.architecture = architecture
+        self.model = Decoder(architecture)
+        if not architecture.tie_word_embeddings:
+            self.lm_head = nn.Linear(architecture.hidden_size, architecture.vocab_size, bias=False)
+        self.rope = RopeTables(architecture)
+
+    @property
+    def head(self) -> Tensor:
+        """The output matrix (V, D); with a tied head, the embedding."""
+        return self.model.embed_tokens.weight if self.architecture.tie_word_embeddings else self.lm_head.weight
+
+    def hidden(self, input_ids: Tensor, *, cache: KVCache | None = None, run_block: RunBlock = call) -> Tensor:
+        """Return the hidden states (B, T, D) of input_ids (B, T) after the final norm.
+
+        With a cache the tokens follow those in it and are added to it. `run_block(index, block, h)` runs each block;
+        the hidden state is the only tensor that a block takes as an argument.
+        """
+        tokens, past = input_ids.shape[1], 0 if cache is None else cache.length
+        h = self.model.embed_tokens(input_ids)
+        rope = self.rope.at(past, past + tokens, h)
+        spans = causal_spans(tokens, past, self.window, h)
+        for index, layer in enumerate(self.model.layers):
+            append = None if cache is None else partial(cache.append, index)
+            h = run_block(index, partial(layer, rope=rope, spans=spans, append=append), h)
+        if cache is not None:
+            cache.length += tokens
+        return self.model.norm(h)
+
+    def forward(self, input_ids: Tensor, cache: KVCache | None = None) -> Tensor:
+        """Return the logits (B, T, V) of input_ids (B, T), in float32."""
+        return F.linear(self.hidden(input_ids, cache=cache), self.head).float()
+
+
+class Decoder(nn.Module):
+    """Embedding, blocks and final norm."""
+
+    def __init__(self, arch: Architecture) -> None:
+        super().__init__()
+        self.embed_tokens = nn.Embedding(arch.vocab_size, arch.hidden_size)
+        self.layers = nn.ModuleList(DecoderLayer(arch) for _ in range(arch.num_hidden_layers))
+        self.norm = RMSNorm(arch.hidden_size, arch.rms_norm_eps)
+
+
+Append = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+class DecoderLayer(nn.Module):
+    """One block: attention, then the MLP, each on a normalised copy and added back."""
+
+    def __init__(self, arch: Architecture) -> None:
+        super().__init__()
+        self.input_layernorm = RMSNorm(arch.hidden_size, arch.rms_norm_eps)
+        self.self_attn = Attention(arch)
+        self.post_attention_layernorm = RMSNorm(arch.hidden_size, arch.rms_norm_eps)
+        self.mlp = MLP(arch)
+
+    def forward(self, h: Tensor, rope: tuple[Tensor, Tensor], spans: list[Span], append: Append | None) -> Tensor:
+        """Transform h (B, T, D)."""
+        h = h + self.self_attn(self.input_layernorm(h), rope, spans, append)
+        return h + self.mlp(self.post_attention_layernorm(h))
+
+
+class Attention(nn.Module):
+    """Grouped-query attention with rotary positions."""
+
+    def __init__(self, arch: Architecture) -> None:
+        super().__init__()
+        self.head_dim = arch.head_dim
+        queries, keys = arch.num_attention_heads * arch.head_dim, arch.num_key_value_heads * arch.head_dim
+        self.q_proj = nn.Linear(arch.hidden_size, queries, bias=arch.attention_bias)
+        self.k_proj = nn.Linear(arch.hidden_size, keys, bias=arch.attention_bias)
+        self.v_proj = nn.Linear(arch.hidden_size, keys, bias=arch.attention_bias)
+        self.o_proj = nn.Linear(queries, arch.hidden_size, bias=arch.attention_bias)
+
+    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor], spans: list[Span], append: Append | None) -> Tensor:
+        """Attend within x (B, T, D) and to what `append`, the layer's cache, holds."""
+        by_head = (*x.shape[:2], -1, self.head_dim)
+        q = rotate(self.q_proj(x).view(by_head), *rope).transpose(1, 2)  # (B, T, H * Dh) -> (B, H, T, Dh)
+        k = rotate(self.k_proj(x).view(by_head), *rope).transpose(1, 2)  # (B, T, Hkv * Dh) -> (B, Hkv, T, Dh)
+        v = self.v_proj(x).view(by_head).transpose(1, 2)
+        if append is not None:
+            k, v = append(k, v)
+        return self.o_proj(attend(q, k, v, spans).transpose(1, 2).flatten(2))  # (B, H, T, Dh) -> (B, T, H * Dh)
+
+
+class MLP(nn.Module):
+    """SwiGLU feed-forward network (Shazeer, 2020)."""
+
+    def __init__(self, arch: Architecture) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(arch.hidden_size, arch.intermediate_size, bias=arch.mlp_bias)
+        self.up_proj = nn.Linear(arch.hidden_size, arch.intermediate_size, bias=arch.mlp_bias)
+        self.down_proj = nn.Linear(arch.intermediate_size, arch.hidden_size, bias=arch.mlp_bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Transform x (B, T, D)."""
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
