@@ -88,6 +88,7 @@ def _diff(loaded: Loaded, args: argparse.Namespace) -> None:
     if args.json:
         console.out_json([attrs.asdict(change) for change in changes])
     elif changes:
-        console.out(render.changes(changes))
+        rows_of = [(c.path, render.text_of(c.b, None), render.text_of(c.a, None), c.b_origin) for c in changes]
+        console.table(rows_of, ("option", "value", "was", "origin"), styles=("bold", "cyan", "dim", "dim"))
     else:
         console.say("no difference")

@@ -87,4 +87,4 @@ def changed_here(found: Iterable[Row], file: str, root: Path | None) -> list[Cha
 
 def changed_from_defaults(options: Iterable[Entry]) -> list[Change]:
     """Return what differs from the library's defaults, as changes from the default to the value."""
-    return [Change(e.path, e.default, e.value, "default", e.origin) for e in options if e.value != e.default]
+    return [Change(e.path, e.default, e.value, "", e.origin) for e in options if e.value != e.default]
