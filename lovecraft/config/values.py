@@ -207,6 +207,8 @@ def _union(converter: Converter) -> Callable[[Any, Any], Any]:
         kinds = [kind for kind in typing.get_args(hint) if kind is not type(None)]
         if value is None and len(kinds) < len(typing.get_args(hint)):
             return None
+        if tuple(kinds) == typing.get_args(Location):  # `Location | None` is one flat union
+            kinds = [Location]
         if value is None or len(kinds) > 1:
             raise _wrong(value, hint)
         return converter.structure(value, kinds[0])
