@@ -121,7 +121,7 @@ def write_tokenizer(path: Path, *, add_bos: bool = True) -> None:
             single=f"{BOS} $A", pair=f"{BOS} $A {BOS} $B", special_tokens=[(BOS, BOS_ID)]
         )
     tokenizer.save(str(path / "tokenizer.json"))
-    config = {
+    config: dict[str, object] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": BOS,
         "eos_token": EOS,

@@ -19,9 +19,12 @@ FAMILIES = {
 
 
 def build(architecture: Architecture, dtype: "torch.dtype", device: "torch.device") -> "Llama":
-    """Return a network with freshly initialised weights (none on the meta device), ready for training or loading."""
+    """Return a network with PyTorch's initial weights, or on the meta device with none."""
     import torch
 
     module, name = FAMILIES[architecture.model_type].split(":")
     with torch.device(device):
-        return getattr(importlib.import_module(module), name)(architecture).to(dtype)
+        model = getattr(importlib.import_module(module), name)(architecture)
+    if device.type != "meta":
+        torch.nn.init.normal_(model.model.embed_tokens.weight)
+    return model.to(dtype)

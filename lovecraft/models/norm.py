@@ -1,9 +1,10 @@
 """Root mean square normalisation (Zhang and Sennrich, 2019), with float32 arithmetic inside whatever the type."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import FunctionCtx
 
 
 class RMSNorm(nn.Module):
@@ -18,26 +19,38 @@ class RMSNorm(nn.Module):
         """Normalise x (..., width)."""
         if x.is_cuda:  # one fused kernel; elsewhere PyTorch composes it and keeps float32 copies for backward
             return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
-        return _RMSNorm.apply(x, self.weight, self.eps)
+        if torch.is_grad_enabled():
+            return _RMSNorm.apply(x, self.weight, self.eps)
+        return _normalise(x, self.weight, self.eps)[0]  # the same arithmetic without the function's overhead
 
 
 class _RMSNorm(torch.autograd.Function):
     """Keeps x and one number a row for backward, where autograd would keep three tensors of x's size."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        x32 = x.float()
-        scale = torch.linalg.vector_norm(x32, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        y, scale = _normalise(x, weight, eps)
         ctx.save_for_backward(x, weight, scale)
-        return (x32 * scale).mul_(weight).to(x.dtype)
+        return y
 
     @staticmethod
-    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
         # y = n w with n = x s:  dw = sum(n dy),  dx = s (w dy - n mean(n w dy))
         x, weight, scale = ctx.saved_tensors
-        normed = (x.float() * scale).view(-1, x.shape[-1])  # (rows, width)
-        grad32 = grad.float().view(normed.shape)
-        product = normed * grad32
-        mean = torch.mv(product, weight.float()).div_(x.shape[-1])[:, None]  # (rows, 1)
-        grad_x = (grad32 * weight).addcmul_(normed, mean, value=-1).mul_(scale.view(-1, 1))
+        normed = (_precise(x) * scale).reshape(-1, x.shape[-1])  # (rows, width)
+        grad = _precise(grads[0]).reshape(normed.shape)
+        product = normed * grad
+        mean = torch.mv(product, _precise(weight)).div_(x.shape[-1])[:, None]  # (rows, 1)
+        grad_x = (grad * weight).addcmul_(normed, mean, value=-1).mul_(scale.view(-1, 1))
         return grad_x.to(x.dtype).view(x.shape), product.sum(0).to(weight.dtype), None
+
+
+def _normalise(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """Return the normalised x and the factor of each row (..., 1)."""
+    precise = _precise(x)
+    scale = torch.linalg.vector_norm(precise, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+    return (precise * scale).mul_(weight).to(x.dtype), scale
+
+
+def _precise(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -1,0 +1,207 @@
+"""Model directories in Hugging Face layout: config.json, *.safetensors and the tokenizer's files, in and out.
+
+Weights go through memory one tensor at a time when loading, and one shard at a time when saving.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from math import prod
+from pathlib import Path
+
+import torch
+from attrs import frozen
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from lovecraft.errors import ModelError
+from lovecraft.files import write_atomic
+from lovecraft.models import Architecture, build, read_architecture
+from lovecraft.models.architecture import read_config
+from lovecraft.models.llama import Llama
+from lovecraft.tokenizer import TOKENIZER_FILES
+
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+SHARD_BYTES = 5_000_000_000
+COPIED = (*TOKENIZER_FILES, "LICENSE*", "LICENCE*", "NOTICE*")
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+CONSTANT = ".rotary_emb.inv_freq"  # old checkpoints hold it in every layer; it follows from config.json
+FLOATS = {"F64", "F32", "BF16", "F16"}
+
+Shape = tuple[int, ...]
+
+
+@frozen
+class Stored:
+    """A tensor as the header of its file describes it."""
+
+    file: Path
+    shape: Shape
+    kind: str  # as safetensors spells it: F32, BF16, ...
+
+
+def load_model(path: Path, *, dtype: torch.dtype, device: torch.device) -> Llama:
+    """Load the model directory `path` to `device`, its weights converted to `dtype`.
+
+    Raises ModelError when a file is missing or damaged, or when tensors are missing, left over, or of another shape
+    or kind than config.json asks for; that shows in the headers, before any weight is read.
+    """
+    model = build(read_architecture(path), dtype, torch.device("meta"))
+    stored = read_headers(path)
+    odd = [f"{name} ({header.kind})" for name, header in stored.items() if header.kind not in FLOATS]
+    if odd:
+        raise ModelError(f"{path}: only floating-point weights can be loaded, not {_listed(odd)}")
+    sources = match_names({name: header.shape for name, header in stored.items()}, model.architecture, path)
+    model.to_empty(device=device)
+    parameters = model.state_dict()
+    for name, source in sources.items():
+        parameters[name].copy_(_read(stored, source))
+    if HEAD in stored.keys() - parameters.keys() and not torch.equal(
+        _read(stored, HEAD), _read(stored, sources[EMBEDDING])
+    ):
+        hint = '"tie_word_embeddings": false in config.json takes the head'
+        raise ModelError(f"{path}: config.json ties the head to the embedding, but the weights hold another", hint=hint)
+    return model.eval()
+
+
+def read_headers(path: Path) -> dict[str, Stored]:
+    """Return every tensor that the weight files of the model directory `path` hold, by name.
+
+    Reads headers only, which safetensors checks against the files' sizes. Raises ModelError when there are no weights
+    or a file is missing or damaged.
+    """
+    stored = {}
+    for file in _weight_files(path):
+        try:
+            with safe_open(file, framework="pt") as opened:
+                for name in opened.keys():  # noqa: SIM118 - a handle is no mapping
+                    header = opened.get_slice(name)
+                    stored[name] = Stored(file, tuple(header.get_shape()), header.get_dtype())
+        except (OSError, SafetensorError) as error:
+            raise ModelError(f"{file}: {error}", hint="copy or download this file again") from None
+    return stored
+
+
+def save_model(
+    directory: Path,
+    weights: nn.Module | Mapping[str, Tensor],
+    *,
+    like: Path,
+    dtype: torch.dtype,
+    shard_bytes: int = SHARD_BYTES,
+) -> None:
+    """Write `weights`, converted to `dtype`, to `directory` beside the config, tokenizer and licence of `like`.
+
+    config.json changes in the type of the weights only. Raises ModelError when the weights are not those it asks for.
+    """
+    tensors = weights.state_dict() if isinstance(weights, nn.Module) else weights
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    sources = match_names(shapes, read_architecture(like), like)
+    directory.mkdir(parents=True, exist_ok=True)
+    write_weights(
+        directory,
+        {name: shapes[source] for name, source in sources.items()},
+        lambda name: tensors[sources[name]].detach().to("cpu", dtype).contiguous(),
+        dtype,
+        shard_bytes,
+    )
+    config = read_config(like)
+    spellings = [key for key in ("torch_dtype", "dtype") if key in config] or ["torch_dtype"]
+    config |= dict.fromkeys(spellings, str(dtype).removeprefix("torch."))
+    write_atomic(directory / "config.json", json.dumps(config, indent=2) + "\n")
+    for file in (file for pattern in COPIED for file in like.glob(pattern)):
+        if directory.resolve() != like.resolve():
+            shutil.copyfile(file, directory / file.name)
+
+
+def write_weights(
+    directory: Path,
+    shapes: Mapping[str, Shape],
+    read: Callable[[str], Tensor],
+    dtype: torch.dtype,
+    shard_bytes: int = SHARD_BYTES,
+) -> dict[str, str]:
+    """Write the tensors named in `shapes`, which `read` gives in `dtype`, to files of at most `shard_bytes` bytes.
+
+    Holds one file's tensors at a time. Returns the file of each tensor.
+    """
+    sizes = {name: prod(shape) * dtype.itemsize for name, shape in shapes.items()}
+    shards = _shards(sizes, shard_bytes)
+    places = {}
+    for number, names in enumerate(shards, 1):
+        file = WEIGHTS if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        save_file({name: read(name) for name in names}, directory / file, metadata={"format": "pt"})
+        places |= dict.fromkeys(names, file)
+    if len(shards) > 1:
+        index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": places}
+        write_atomic(directory / INDEX, json.dumps(index, indent=2) + "\n")
+    return places
+
+
+def match_names(found: Mapping[str, Shape], architecture: Architecture, where: Path) -> dict[str, str]:
+    """Return for each parameter of the network the name among `found` that holds it.
+
+    A tied head may be stored as the embedding, as the head, or as both. Raises ModelError that names what is missing,
+    left over or misshaped.
+    """
+    with_shape = build(architecture, torch.float32, torch.device("meta")).state_dict()
+    wanted = {name: tuple(tensor.shape) for name, tensor in with_shape.items()}
+    sources = {name: name for name in wanted}
+    known = set(wanted)
+    if architecture.tie_word_embeddings:
+        known.add(HEAD)
+        sources[EMBEDDING] = EMBEDDING if EMBEDDING in found else HEAD
+    missing = [name for name, source in sources.items() if source not in found]
+    extra = [name for name in found if name not in known and not name.endswith(CONSTANT)]
+    misshaped = [
+        f"{source} {found[source]} instead of {wanted[name]}"
+        for name, source in sources.items()
+        if source in found and found[source] != wanted[name]
+    ]
+    problems = {"missing": missing, "left over": extra, "of another shape": misshaped}
+    if any(problems.values()):
+        said = "; ".join(f"{problem}: {_listed(names)}" for problem, names in problems.items() if names)
+        tie = 'where the head is the embedding, config.json must say "tie_word_embeddings": true'
+        raise ModelError(f"{where}: the weights do not fit config.json; {said}", hint=tie if missing == [HEAD] else "")
+    return sources
+
+
+def _read(stored: Mapping[str, Stored], name: str) -> Tensor:
+    with safe_open(stored[name].file, framework="pt") as opened:
+        return opened.get_tensor(name)
+
+
+def _weight_files(path: Path) -> list[Path]:
+    if (path / WEIGHTS).exists():
+        return [path / WEIGHTS]
+    try:
+        names = sorted(set(json.loads((path / INDEX).read_text(encoding="utf-8"))["weight_map"].values()))
+    except FileNotFoundError:
+        hint = "pickled weights (*.bin) are never loaded" if any(path.glob("*.bin")) else ""
+        raise ModelError(f"{path}: there is neither {WEIGHTS} nor {INDEX}", hint=hint) from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{path / INDEX}: not an index of weights: {error!r}") from None
+    outside = [name for name in names if Path(name).name != name]
+    if outside:
+        raise ModelError(f"{path / INDEX}: names files outside its directory: {_listed(outside)}")
+    return [path / name for name in names]
+
+
+def _shards(sizes: Mapping[str, int], limit: int) -> list[list[str]]:
+    shards: list[list[str]] = [[]]
+    filled = 0
+    for name, size in sizes.items():
+        if shards[-1] and filled + size > limit:
+            shards.append([])
+            filled = 0
+        shards[-1].append(name)
+        filled += size
+    return shards
+
+
+def _listed(names: Iterable[str], most: int = 5) -> str:
+    names = list(names)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
