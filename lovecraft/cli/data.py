@@ -1,0 +1,283 @@
+"""Look at a dataset: what is in its splits, its documents, its token blocks and their lengths.
+
+Counting documents and characters needs no tokenizer. Tokens need one: the dataset's own, the model's, the workspace's
+Model, or `--tokenizer`. Blocks are numbered within their document, from 0.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import attrs
+
+from lovecraft.cli import console, target
+from lovecraft.config import values
+from lovecraft.config.schema import DatasetConfig
+from lovecraft.data.options import SPLITS
+from lovecraft.errors import DataError
+from lovecraft.files import write_atomic
+
+if TYPE_CHECKING:
+    from lovecraft.data.blocks import Blocks
+    from lovecraft.data.build import Built
+    from lovecraft.tokenizer import Tokenizer
+
+USAGE = "CONFIG [-n N] [--split S] [--blocks | --stats | --histogram [FILE.svg] | --find TEXT | --check] [--json]"
+EXAMPLE = "lc data lovecraft_dataset/k4 --blocks -n 3"
+
+COLUMNS = ("documents", "characters", "tokens", "blocks", "supervised_tokens", "dropped_tokens")
+FEW = 3  # blocks printed where -n does not say how many
+FIRST_LINES, WIDTH = 5, 100  # what is shown of a document
+BAR = 50  # characters of the longest bar
+HOW_TO_GET_TOKENS = "give --tokenizer DIR, set the dataset's tokenizer, or make the Model of workspace.py"
+STYLES = {"overlap": "\033[2m", "text": "", "special": "\033[1;35m"}
+
+T = TypeVar("T")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `lc data`."""
+    parser.add_argument("-n", type=_positive, metavar="N", help="print N documents, or with --blocks N blocks")
+    parser.add_argument("--split", choices=SPLITS, help="which split to look at; the first one otherwise")
+    view = parser.add_mutually_exclusive_group()
+    view.add_argument("--blocks", action="store_true", help="print blocks as text; ⟦…⟧ encloses what a block repeats")
+    view.add_argument("--stats", action="store_true", help="lengths of documents and blocks, in tokens")
+    view.add_argument("--histogram", nargs="?", const="", metavar="FILE.svg", help="draw the lengths of the blocks")
+    view.add_argument("--find", metavar="TEXT", help="say in which documents and blocks a text is; exit 1 if in none")
+    view.add_argument("--check", action="store_true", help="print what reading and cutting found; exit 1 on trouble")
+    parser.add_argument("--tokenizer", metavar="DIR", help="a tokenizer, where config and workspace have none")
+    parser.add_argument("--json", action="store_true", help="print JSON; documents, blocks and finds one a line")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the view that is asked for."""
+    dataset, loaded = target.dataset_config(args)
+    path = target.tokenizer_path(loaded, args)
+    if args.n and (args.stats or args.check or args.histogram is not None or args.find is not None):
+        raise DataError("-n is how many documents or blocks to print; this view prints neither")
+    if args.blocks or args.stats or args.histogram is not None or args.find is not None:
+        return _tokens(dataset, path, loaded.root, args)
+    if args.n is not None:
+        return _documents(dataset, args)
+    report = _report(dataset, path, loaded.root)
+    if args.split:
+        report["splits"] = dict([_pick(report["splits"], args.split)])
+    if path is None:
+        console.say(f"tokens and blocks need a tokenizer: {HOW_TO_GET_TOKENS}")
+    if args.check:
+        return _check(report, as_json=args.json)
+    if args.json:
+        shown = {split: {name: row.get(name) for name in COLUMNS} for split, row in report["splits"].items()}
+        console.out_json({"tokenizer": values.export(path, loaded.root), "splits": shown})
+        return 0
+    heads = [name for name in (*COLUMNS, "shared_tokens") if path is not None or name in ("documents", "characters")]
+    _table("split", {split: {name: row[name] for name in heads} for split, row in report["splits"].items()})
+    if report["notes"] or report["troubles"]:
+        console.say("reading them found something; --check prints it")
+    return 0
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1, got {text!r}")
+    return int(text)
+
+
+def _pick(splits: Mapping[str, T], wanted: str | None) -> tuple[str, T]:
+    """Return the wanted split, or the first."""
+    name = wanted or next(iter(splits))
+    if name not in splits:
+        raise DataError(f"the dataset has no {name} split", hint=f"it has {', '.join(splits)}")
+    return name, splits[name]
+
+
+def _build(dataset: DatasetConfig, path: Path | None, root: Path) -> "tuple[Built, Tokenizer]":
+    from lovecraft.data.build import build
+    from lovecraft.tokenizer import load_tokenizer
+
+    if path is None:
+        raise DataError("this needs tokens, and there is no tokenizer", hint=HOW_TO_GET_TOKENS)
+    tokenizer = load_tokenizer(path)
+    return build(dataset, tokenizer, root / ".lc" / "cache"), tokenizer
+
+
+def _table(what: str, rows: Mapping[str, Mapping[str, float]]) -> None:
+    """Print name → column → number."""
+    cells = [[name, *(f"{number:,}" for number in row.values())] for name, row in rows.items()]
+    heads = [head.removesuffix("_tokens") for head in next(iter(rows.values()))]
+    console.table(cells, [what, *heads], styles=("bold",), right=heads)
+
+
+# --- without tokens -------------------------------------------------------------------------------
+
+
+def _report(dataset: DatasetConfig, path: Path | None, root: Path) -> dict[str, Any]:
+    """Return the report of the build as JSON; without a tokenizer, what reading the texts alone tells."""
+    from lovecraft.data.splits import read_corpus
+
+    if path is not None:
+        return attrs.asdict(_build(dataset, path, root)[0].report)
+    corpus = read_corpus(dataset)
+    splits = {
+        split: {"documents": len(texts), "characters": sum(len(text.text) for text in texts)}
+        for split, texts in corpus.splits.items()
+    }
+    return {"splits": splits, "notes": corpus.notes, "troubles": corpus.troubles}
+
+
+def _check(report: dict[str, Any], *, as_json: bool) -> int:
+    if as_json:
+        console.out_json(report)
+        return 1 if report["troubles"] else 0
+    for kind in ("notes", "troubles"):
+        for line in report[kind]:
+            console.out(f"{kind.removesuffix('s')}: {line}")
+    for split, row in report["splits"].items():
+        if "tokens" in row:
+            once = row["supervised_tokens"] - row["repeated_tokens"]
+            console.out(
+                f"{split}: {row['tokens']:,} document tokens = {once:,} supervised + {row['first_tokens']:,} first "
+                f"+ {row['dropped_tokens']:,} dropped"
+            )
+            console.out(
+                f"{split}: {row['block_tokens']:,} block tokens = {row['tokens']:,} document tokens "
+                f"- {row['dropped_tokens']:,} dropped + {row['shared_tokens']:,} shared"
+            )
+    console.out(f"{len(report['notes'])} notes, {len(report['troubles'])} troubles")
+    return 1 if report["troubles"] else 0
+
+
+def _documents(dataset: DatasetConfig, args: argparse.Namespace) -> int:
+    from lovecraft.data.splits import read_corpus
+
+    split, texts = _pick(read_corpus(dataset).splits, args.split)
+    for text in texts[: args.n]:
+        if args.json:
+            row = {"document": text.name, "characters": len(text.text), "text": text.text}
+            console.out(json.dumps(row, ensure_ascii=False))
+            continue
+        lines = [line[:WIDTH] + "…" * (len(line) > WIDTH) for line in text.text.split("\n") if line.strip()]
+        console.out(_heading(f"{split} · {text.name} · {len(text.text):,} characters"))
+        console.out("\n".join(lines[:FIRST_LINES]) + ("\n…\n" if len(lines) > FIRST_LINES else "\n"))
+    return 0
+
+
+def _heading(text: str) -> str:
+    return f"\033[1m── {text} ──\033[0m" if console.fancy(sys.stdout) else f"── {text} ──"
+
+
+# --- with tokens ----------------------------------------------------------------------------------
+
+
+def _tokens(dataset: DatasetConfig, path: Path | None, root: Path, args: argparse.Namespace) -> int:
+    built, tokenizer = _build(dataset, path, root)
+    if args.find is not None:
+        return _find(dataset, built, tokenizer, args)
+    if args.stats:
+        return _stats(built, args)
+    split, blocks = _pick(built.splits, args.split)
+    if args.histogram is not None:
+        return _histogram(split, blocks, args)
+    if args.json:
+        for i in range(min(len(blocks), args.n or len(blocks))):
+            console.out(json.dumps(_as_json(blocks, i), ensure_ascii=False))
+        return 0
+    shown = min(len(blocks), args.n or FEW)
+    for i in range(shown):
+        console.out(_as_text(split, blocks, i, tokenizer))
+    console.say(f"{shown:,} of {len(blocks):,} blocks of {split}; -n N prints N")
+    return 0
+
+
+def _as_json(blocks: "Blocks", i: int) -> dict[str, Any]:
+    block = blocks[i]
+    return {
+        "document": blocks.documents[block.document].name,
+        "block": block.index,
+        "input_ids": block.input_ids.tolist(),
+        "labels": block.labels.tolist(),
+    }
+
+
+def _as_text(split: str, blocks: "Blocks", i: int, tokenizer: "Tokenizer") -> str:
+    from lovecraft.data.inspection import pieces
+
+    block, fancy = blocks[i], console.fancy(sys.stdout)
+    shared = f", {blocks.shared} of them shared" if block.index else ""
+    title = f"{split} · {blocks.documents[block.document].name} · block {block.index}"
+    text = [_heading(f"{title} · {len(block.input_ids)} tokens{shared}"), "\n"]
+    for kind, piece in pieces(blocks, i, tokenizer):
+        marked = f"⟦{piece}⟧" if kind == "overlap" else piece
+        text.append(f"{STYLES[kind]}{marked}\033[0m" if fancy else marked)
+    return "".join([*text, "\n"])
+
+
+def _stats(built: "Built", args: argparse.Namespace) -> int:
+    import numpy as np
+
+    from lovecraft.data.blocks import LENGTH
+    from lovecraft.data.inspection import describe
+
+    splits = dict([_pick(built.splits, args.split)]) if args.split else built.splits
+    rows = {
+        split: {
+            "documents": describe(np.array([document.tokens for document in blocks.documents])),
+            "blocks": describe(blocks.table[:, LENGTH]),
+        }
+        for split, blocks in splits.items()
+    }
+    if args.json:
+        console.out_json(rows)
+    else:
+        _table("tokens of", {f"{split} {what}": row for split, kinds in rows.items() for what, row in kinds.items()})
+    return 0
+
+
+def _histogram(split: str, blocks: "Blocks", args: argparse.Namespace) -> int:
+    from lovecraft.data.blocks import LENGTH
+    from lovecraft.data.inspection import histogram, histogram_svg
+
+    bars = histogram(blocks.table[:, LENGTH])
+    if args.histogram:
+        file = Path(args.histogram)
+        if file.suffix != ".svg":
+            raise DataError(f"--histogram draws an SVG, and {file} does not end in .svg")
+        try:
+            write_atomic(file, histogram_svg(bars, f"{split}: lengths of {len(blocks):,} blocks"))
+        except OSError as error:
+            raise DataError(f"{file} cannot be written: {error.strerror}") from error
+        console.say(f"wrote {file}")
+    elif args.json:
+        console.out_json([{"from": first, "to": last, "blocks": number} for first, last, number in bars])
+    else:
+        highest = max(number for _, _, number in bars)
+        for first, last, number in bars:
+            console.out(f"{first:>7,} to {last:>7,}  {'█' * round(BAR * number / highest):<{BAR}}  {number:,}")
+    return 0
+
+
+def _find(dataset: DatasetConfig, built: "Built", tokenizer: "Tokenizer", args: argparse.Namespace) -> int:
+    from lovecraft.data.inspection import find
+    from lovecraft.data.splits import read_corpus
+
+    if not args.find:
+        raise DataError("--find needs a text to find")
+    texts = read_corpus(dataset).splits
+    searched = [_pick(built.splits, args.split)] if args.split else built.splits.items()
+    hits = [
+        {"split": split, **attrs.asdict(hit)}
+        for split, blocks in searched
+        for hit in find(args.find, blocks, texts[split], tokenizer)
+    ]
+    if args.json:
+        for hit in hits:
+            console.out(json.dumps(hit, ensure_ascii=False))
+    elif hits:
+        cells = [["none" if cell is None else str(cell) for cell in hit.values()] for hit in hits]
+        console.table(cells, list(hits[0]), right=("block", "character"))
+    else:
+        console.say(f"{args.find!r} is in none of {', '.join(split for split, _ in searched)}")
+    return 0 if hits else 1

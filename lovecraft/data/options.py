@@ -1,0 +1,38 @@
+"""What the options of a dataset must satisfy together. Imports nothing heavy, so that any command may ask early."""
+
+from lovecraft.config.schema import DatasetConfig
+from lovecraft.errors import ConfigError
+
+SPLITS = ("train", "validation", "test")
+
+
+def check_options(dataset: DatasetConfig) -> None:
+    """Raise ConfigError for options that are right one by one but cannot work together."""
+    if dataset.stride >= dataset.block_size:
+        raise ConfigError(
+            f"stride ({dataset.stride}) must be below block_size ({dataset.block_size})",
+            hint="stride is how many tokens consecutive blocks share: lower it, or raise block_size",
+        )
+    most = dataset.block_size - context_length(dataset)
+    if dataset.min_length > most:
+        raise ConfigError(
+            f"min_length ({dataset.min_length}) is above the {most} tokens that a full block supervises",
+            hint="lower min_length or stride, or raise block_size",
+        )
+    if dataset.validation and dataset.validation_fraction:
+        raise ConfigError(
+            "validation and validation_fraction are both set",
+            hint="name the held-out files or give their share, not both",
+        )
+    if not (dataset.train or dataset.validation or dataset.test):
+        raise ConfigError("train, validation and test are all empty", hint='set train = ("*.txt",)')
+
+
+def shared_length(dataset: DatasetConfig) -> int:
+    """Return how many tokens consecutive blocks share: at least one, which the next token is predicted from."""
+    return max(1, dataset.stride)
+
+
+def context_length(dataset: DatasetConfig) -> int:
+    """Return how many tokens at the start of a later train block are context only."""
+    return 1 if dataset.train_on_overlap else shared_length(dataset)

@@ -1,0 +1,283 @@
+"""`lc data`: what it prints, with and without a tokenizer."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from lovecraft.cli import console
+from lovecraft.tokenizer import load_tokenizer
+from tests.tiny import BOS_ID, write_tokenizer
+
+NUMBERS = ["documents", "characters", "tokens", "blocks", "supervised_tokens", "dropped_tokens"]
+
+
+@pytest.fixture
+def model(workspace: Path) -> Path:
+    """Put the workspace's model, or at least its tokenizer, in its place."""
+    write_tokenizer(workspace / "models" / "tiny")
+    return workspace / "models" / "tiny"
+
+
+def rows(text: str) -> list[Any]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def characters(workspace: Path, *names: str) -> int:
+    return sum(len((workspace / "texts" / f"{name}.txt").read_text()) for name in names)
+
+
+# --- without a tokenizer --------------------------------------------------------------------------
+
+
+def test_documents_and_characters_are_counted_without_a_tokenizer(lc: Callable[..., Any], workspace: Path) -> None:
+    done = lc("data", "texts")
+
+    assert done.code == 0
+    assert [line.split() for line in done.out.splitlines()] == [
+        ["split", "documents", "characters"],
+        ["train", "2", f"{characters(workspace, 'a', 'b'):,}"],
+        ["validation", "1", f"{characters(workspace, 'c'):,}"],
+    ]
+    assert "--tokenizer" in done.err
+
+
+def test_json_without_a_tokenizer_has_null_for_tokens(lc: Callable[..., Any], workspace: Path) -> None:
+    shown = json.loads(lc("data", "texts", "--json").out)
+
+    assert shown["tokenizer"] is None
+    assert list(shown["splits"]) == ["train", "validation"]
+    assert list(shown["splits"]["train"]) == NUMBERS
+    assert shown["splits"]["train"]["characters"] == characters(workspace, "a", "b")
+    assert shown["splits"]["train"]["tokens"] is None
+
+
+@pytest.mark.parametrize("view", [["--blocks"], ["--stats"], ["--histogram"], ["--find", "night"]])
+def test_what_needs_tokens_names_the_flag(view: list[str], lc: Callable[..., Any], workspace: Path) -> None:
+    done = lc("data", "texts", *view)
+
+    assert (done.code, done.out) == (2, "")
+    assert "--tokenizer" in done.err
+
+
+def test_a_config_of_training_shows_its_dataset(lc: Callable[..., Any], workspace: Path) -> None:
+    assert lc("data", "tiny").out == lc("data", "texts").out
+
+
+def test_documents_are_shown_with_their_first_lines(lc: Callable[..., Any], workspace: Path) -> None:
+    (workspace / "texts" / "b.txt").write_text("\n".join(f"line {i} " + "x" * 200 for i in range(9)))
+    out = lc("data", "texts", "-n", "2").out
+
+    assert f"── train · a.txt · {characters(workspace, 'a')} characters ──\nThe tale of a.\n" in out
+    assert "line 4" in out
+    assert "line 5" not in out
+    assert max(map(len, out.splitlines())) < 120
+
+
+def test_documents_as_json_are_whole(lc: Callable[..., Any], workspace: Path) -> None:
+    [shown] = rows(lc("data", "texts", "-n", "5", "--split", "validation", "--json").out)
+
+    text = (workspace / "texts" / "c.txt").read_text()
+    assert shown == {"document": "c.txt", "characters": len(text), "text": text}
+
+
+# --- with one -------------------------------------------------------------------------------------
+
+
+def test_the_table_counts_everything(lc: Callable[..., Any], model: Path) -> None:
+    done = lc("data", "texts")
+    head, train, *_ = (line.split() for line in done.out.splitlines())
+
+    assert head == ["split", "documents", "characters", "tokens", "blocks", "supervised", "dropped", "shared"]
+    numbers = dict(zip(head[1:], (int(cell.replace(",", "")) for cell in train[1:]), strict=True))
+    assert numbers["tokens"] == numbers["supervised"] + numbers["documents"]
+    assert numbers["shared"] == 8 * (numbers["blocks"] - numbers["documents"])
+    assert done.err == ""
+
+
+def test_json_has_the_documented_shape(lc: Callable[..., Any], model: Path) -> None:
+    shown = json.loads(lc("data", "texts", "--json").out)
+
+    assert list(shown) == ["tokenizer", "splits"]
+    assert shown["tokenizer"] == "//models/tiny"
+    assert [list(row) for row in shown["splits"].values()] == [NUMBERS, NUMBERS]
+    assert all(type(number) is int for row in shown["splits"].values() for number in row.values())
+
+
+def test_one_split_alone(lc: Callable[..., Any], model: Path) -> None:
+    shown = json.loads(lc("data", "texts", "--json", "--split", "validation").out)
+
+    assert list(shown["splits"]) == ["validation"]
+    assert lc("data", "texts", "--check", "--split", "validation").out.count("validation:") == 2
+
+
+def test_a_flag_gives_the_tokenizer(lc: Callable[..., Any], workspace: Path, tmp_path: Path) -> None:
+    write_tokenizer(tmp_path / "elsewhere")
+
+    shown = json.loads(lc("data", "texts", "--json", "--tokenizer", tmp_path / "elsewhere").out)
+
+    assert shown["splits"]["validation"]["tokens"] > 0
+
+
+def test_blocks_as_json_lines_make_up_the_documents(lc: Callable[..., Any], model: Path, workspace: Path) -> None:
+    blocks = rows(lc("data", "texts", "--split", "train", "--blocks", "--json").out)
+    tokenizer = load_tokenizer(model)
+
+    assert all(list(block) == ["document", "block", "input_ids", "labels"] for block in blocks)
+    for name in ("a.txt", "b.txt"):
+        own = [block for block in blocks if block["document"] == name]
+        assert [block["block"] for block in own] == list(range(len(own)))
+        assert own[0]["input_ids"][0] == BOS_ID
+        assert all(block["labels"][0] == -100 for block in own)
+        labels = [label for block in own for label in block["labels"] if label != -100]
+        assert tokenizer.decode(labels) == (workspace / "texts" / name).read_text()
+    assert len(rows(lc("data", "texts", "--blocks", "--json", "-n", "2").out)) == 2
+
+
+def test_blocks_as_text_show_their_boundaries(lc: Callable[..., Any], model: Path) -> None:
+    done = lc("data", "texts", "--blocks", "-n", "2", "--block-size", "20", "--stride", "4")
+
+    first, second = done.out.split("\n\n── ")
+    assert first.startswith("── train · a.txt · block 0 · 20 tokens ──\n<s>The tale of a.\n\n")
+    assert second.startswith("train · a.txt · block 1 · 20 tokens, 4 of them shared ──\n⟦")
+    shared = second.partition("⟦")[2].partition("⟧")[0]
+    assert first.endswith(shared)
+    assert done.err.startswith("2 of ")
+
+
+def test_blocks_are_coloured_at_a_terminal_only(
+    lc: Callable[..., Any], model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "\033[" not in lc("data", "texts", "--blocks").out
+
+    monkeypatch.setattr(console, "fancy", lambda stream: True)
+    out = lc("data", "texts", "--blocks").out
+
+    assert "\033[1;35m<s>\033[0m" in out
+    assert "\033[2m⟦" in out
+
+
+def test_stats_describe_documents_and_blocks(lc: Callable[..., Any], model: Path) -> None:
+    shown = json.loads(lc("data", "texts", "--stats", "--json").out)
+    table = lc("data", "texts", "--stats", "--split", "validation").out
+
+    assert list(shown) == ["train", "validation"]
+    assert shown["train"]["documents"]["count"] == 2
+    assert shown["train"]["blocks"]["max"] == 32
+    assert list(shown["train"]["blocks"]) == ["count", "min", "max", "mean", "median", "std"]
+    assert [line.split()[:2] for line in table.splitlines()[1:]] == [
+        ["validation", "documents"],
+        ["validation", "blocks"],
+    ]
+
+
+def test_a_histogram_is_drawn_in_the_terminal_or_a_file(lc: Callable[..., Any], model: Path, tmp_path: Path) -> None:
+    bars = json.loads(lc("data", "texts", "--histogram", "--json").out)
+    drawn = lc("data", "texts", "--histogram").out.splitlines()
+    done = lc("data", "texts", "--histogram", tmp_path / "out" / "lengths.svg")
+
+    assert (done.code, done.out) == (0, "")
+    assert len(drawn) == len(bars)
+    assert drawn[-1].split()[-1] == str(bars[-1]["blocks"])
+    assert "█" * 50 in "\n".join(drawn)
+    ElementTree.parse(tmp_path / "out" / "lengths.svg")
+
+
+def test_a_histogram_that_is_no_svg_or_cannot_be_written_is_refused(
+    lc: Callable[..., Any], model: Path, workspace: Path
+) -> None:
+    (workspace / "file").write_text("")
+
+    assert lc("data", "texts", "--histogram", "lengths.png").code == 2
+    assert lc("data", "texts", "--histogram", "file/lengths.svg").code == 2
+
+
+def test_find_names_document_and_block(lc: Callable[..., Any], model: Path) -> None:
+    [hit] = rows(lc("data", "texts", "--find", "tale of c", "--json").out)
+    table = lc("data", "texts", "--find", "tale of").out.splitlines()
+
+    assert hit == {"split": "validation", "document": "c.txt", "block": 0, "character": 4}
+    assert [line.split()[:2] for line in table] == [
+        ["split", "document"],
+        ["train", "a.txt"],
+        ["train", "b.txt"],
+        ["validation", "c.txt"],
+    ]
+
+
+def test_find_exits_1_where_nothing_is_found(lc: Callable[..., Any], model: Path) -> None:
+    done = lc("data", "texts", "--find", "tale of c", "--split", "train")
+
+    assert (done.code, done.out) == (1, "")
+    assert "none of train" in done.err
+    assert lc("data", "texts", "--find", "").code == 2
+
+
+def test_check_prints_the_identities_and_exits_0_without_trouble(lc: Callable[..., Any], model: Path) -> None:
+    done = lc("data", "texts", "--check")
+
+    assert done.code == 0
+    assert "document tokens = " in done.out
+    assert "block tokens = " in done.out
+    assert done.out.endswith("0 notes, 0 troubles\n")
+
+
+@pytest.mark.parametrize("with_tokens", [True, False])
+def test_check_exits_1_on_trouble(lc: Callable[..., Any], workspace: Path, with_tokens: bool) -> None:
+    if with_tokens:
+        write_tokenizer(workspace / "models" / "tiny")
+    (workspace / "texts" / "d.txt").write_bytes(b"\xef\xbb\xbf" + (workspace / "texts" / "c.txt").read_bytes())
+
+    done = lc("data", "texts", "--check")
+
+    assert done.code == 1
+    assert "note: d.txt: byte order mark removed" in done.out
+    assert "trouble: the same text is in train (d.txt) and in validation (c.txt)" in done.out
+    shown = lc("data", "texts", "--check", "--json")
+    assert (shown.code, len(json.loads(shown.out)["troubles"])) == (1, 1)
+    plain = lc("data", "texts")
+    assert plain.code == 0
+    assert "--check" in plain.err
+
+
+# --- wrong input ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--stride", "32"], "stride"),
+        (["--min-length", "30"], "min_length (30)"),
+        (["--split", "test", "-n", "1"], "has no test split"),
+        (["--split", "testing"], "--split"),
+        (["-n", "0"], "-n"),
+        (["-n", "many"], "-n"),
+        (["-n", "2", "--check"], "-n"),
+        (["--blocks", "--stats"], "not allowed with"),
+        (["--validation", "x.txt"], "matches no file"),
+        (["--tokenizer", "nowhere"], "nowhere"),
+        (["--source", "nowhere"], "does not exist"),
+    ],
+)
+def test_a_wrong_word_is_answered_with_a_message(
+    words: list[str], message: str, lc: Callable[..., Any], workspace: Path
+) -> None:
+    done = lc("data", "texts", *words)
+
+    assert (done.code, done.out) == (2, "")
+    assert message in done.err
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [(b"", "b.txt is empty"), (b"caf\xe9", "b.txt is not UTF-8 at byte 3")]
+)
+def test_a_broken_text_is_named(content: bytes, message: str, lc: Callable[..., Any], workspace: Path) -> None:
+    (workspace / "texts" / "b.txt").write_bytes(content)
+
+    done = lc("data", "texts")
+
+    assert done.code == 2
+    assert message in done.err
