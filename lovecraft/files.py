@@ -35,7 +35,7 @@ def new_directory(final: Path) -> Iterator[Path]:
     """Yield an empty directory beside `final`; on success it is synced to disk and renamed to `final`.
 
     On any error, an interrupt included, it is removed and `final` is untouched. After a SIGKILL a `.name.tmp*`
-    directory may be left behind, which `sweep` removes and nothing ever reads.
+    directory may be left behind, which nothing ever reads.
     Raises FileExistsError when `final` exists.
     """
     if final.exists():
@@ -57,9 +57,9 @@ def new_directory(final: Path) -> Iterator[Path]:
         raise
 
 
-def sweep(parent: Path) -> None:
-    """Remove what killed writers left in `parent`. The caller holds the lock of whatever writes there."""
-    for leftover in parent.glob(".*.tmp*"):
+def sweep(parent: Path, name: str = "*") -> None:
+    """Remove what killed writers of `name`, or of anything, left in `parent`. The caller holds its lock."""
+    for leftover in parent.glob(f".{name}.tmp*"):
         shutil.rmtree(leftover, ignore_errors=True)
 
 
@@ -73,6 +73,7 @@ def built_once(final: Path) -> Iterator[Path | None]:
 
     final.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(final.parent / f"{final.name}.lock"):
+        sweep(final.parent, final.name)
         if final.exists():
             yield None
             return

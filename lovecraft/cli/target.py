@@ -9,6 +9,7 @@ from lovecraft.config import record as records
 from lovecraft.config.load import Loaded, find_root, load
 from lovecraft.config.resolve import resolve
 from lovecraft.config.schema import DatasetConfig, ModelConfig, TrainConfig
+from lovecraft.data.options import check_options
 from lovecraft.errors import ConfigError, LovecraftError
 from lovecraft.runs import Run
 
@@ -63,8 +64,9 @@ def train_config(args: argparse.Namespace) -> tuple[TrainConfig, Loaded]:
             f"{loaded.name} is a {_kind(loaded.cls)} config; this command takes a Train config",
             hint="`lc ls` lists the configs",
         )
-    check_fit(resolve(loaded.cls).dataset)
-    return resolve(loaded.cls), loaded
+    config: TrainConfig = resolve(loaded.cls)
+    check_options(config.dataset)
+    return config, loaded
 
 
 def dataset_config(args: argparse.Namespace) -> tuple[DatasetConfig, Loaded]:
@@ -75,17 +77,8 @@ def dataset_config(args: argparse.Namespace) -> tuple[DatasetConfig, Loaded]:
         config = config.dataset
     if not isinstance(config, DatasetConfig):
         raise ConfigError(f"{loaded.name} is a {_kind(loaded.cls)} config; this command takes a Dataset or a Train")
-    check_fit(config)
+    check_options(config)
     return config, loaded
-
-
-def check_fit(dataset: Any) -> None:
-    """Raise ConfigError when options of a dataset that are right by themselves do not fit together."""
-    if dataset.stride >= dataset.block_size:
-        raise ConfigError(
-            f"dataset.stride is {dataset.stride}, dataset.block_size only {dataset.block_size}",
-            hint="consecutive blocks share `stride` tokens; make it smaller than block_size",
-        )
 
 
 def _kind(cls: Any) -> str:
@@ -98,7 +91,7 @@ def tokenizer_path(loaded: Loaded, args: argparse.Namespace) -> Path | None:
     None where none of them is on this machine.
     """
     if getattr(args, "tokenizer", None):
-        return Path(args.tokenizer)
+        return Path(args.tokenizer).absolute()
     config: Any = resolve(loaded.cls)
     dataset = config.dataset if isinstance(config, TrainConfig) else config
     if dataset.tokenizer is not None:

@@ -71,7 +71,8 @@ def name_type(hint: Any) -> str:
         return "path"
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if _is_union(hint):
-        return " or ".join(name_type(a) for a in arguments)
+        kinds = [a for a in arguments if not (a is str and Path in arguments)]  # a hub id spells a location, too
+        return " or ".join(name_type(a) for a in kinds)
     if origin is Literal:
         return "one of " + ", ".join(map(repr, arguments))
     if origin is tuple:
