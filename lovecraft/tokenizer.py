@@ -29,6 +29,9 @@ TOKENIZER_FILES: tuple[str, ...] = (
     "generation_config.json",
 )
 
+SAME = "the files of the directory must be of the same model"
+AGAIN = "copy it again from where the model comes from"
+
 
 @attrs.frozen(eq=False)
 class Tokenizer:
@@ -100,7 +103,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
         path=path,
         bos_id=bos,
         eos_id=eos,
-        stop_ids=_stop_ids(path, eos),
+        stop_ids=tuple(dict.fromkeys([i for i in (eos, *_config_ids(path, "eos")) if i is not None])),
         adds_bos=adds_bos,
         vocab_size=1 + max(backend.get_vocab().values()),
         fingerprint=hashlib.sha256(json.dumps([source, bos, eos, adds_bos]).encode()).hexdigest(),
@@ -118,9 +121,9 @@ def _read_backend(path: Path) -> tokenizers.Tokenizer:
     try:
         backend = tokenizers.Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises it bare
-        raise ModelError(f"{file} cannot be read: {error}", hint="copy it again from the model's source") from error
+        raise ModelError(f"{file} cannot be read: {error}", hint=AGAIN) from error
     if backend.get_vocab_size() == 0:
-        raise ModelError(f"{file} has an empty vocabulary", hint="copy it again from the model's source")
+        raise ModelError(f"{file} has an empty vocabulary", hint=AGAIN)
     backend.no_truncation()
     backend.no_padding()
     backend.encode_special_tokens = True  # "encode them as text", not "look for them in the text"
@@ -134,9 +137,9 @@ def _read_json(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ModelError(f"{file} cannot be read: {error}", hint="copy it again from the model's source") from error
+        raise ModelError(f"{file} cannot be read: {error}", hint=AGAIN) from error
     if not isinstance(content, dict):
-        raise ModelError(f"{file} does not hold a JSON object", hint="copy it again from the model's source")
+        raise ModelError(f"{file} does not hold a JSON object", hint=AGAIN)
     return content
 
 
@@ -147,7 +150,7 @@ def _special_id(path: Path, backend: tokenizers.Tokenizer, config: dict[str, Any
             return _id_of(path, backend, tokens[f"{kind}_token"], kind)
     ids = _config_ids(path, kind)
     if ids and backend.id_to_token(ids[0]) is None:
-        raise ModelError(f"the {kind}_token_id {ids[0]} of {path} is not in its tokenizer.json")
+        raise ModelError(f"the {kind}_token_id {ids[0]} of {path} is not in its tokenizer.json", hint=SAME)
     return ids[0] if ids else None
 
 
@@ -160,13 +163,9 @@ def _id_of(path: Path, backend: tokenizers.Tokenizer, token: object, kind: str) 
     if found is None:
         raise ModelError(
             f"the {kind}_token {text!r} of {path} is not in its tokenizer.json",
-            hint="tokenizer.json and tokenizer_config.json must be of the same model",
+            hint=SAME,
         )
     return found
-
-
-def _stop_ids(path: Path, eos: int | None) -> tuple[int, ...]:
-    return tuple(dict.fromkeys([*([] if eos is None else [eos]), *_config_ids(path, "eos")]))
 
 
 def _config_ids(path: Path, kind: str) -> list[int]:

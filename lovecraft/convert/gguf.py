@@ -19,18 +19,8 @@ Value = bool | int | float | str | list[str] | np.ndarray
 
 # GGUF's number of a metadata value's type: numpy's name of it. Strings and arrays have no fixed size.
 SCALARS = {
-    0: "<u1",
-    1: "<i1",
-    2: "<u2",
-    3: "<i2",
-    4: "<u4",
-    5: "<i4",
-    6: "<f4",
-    7: "?",
-    10: "<u8",
-    11: "<i8",
-    12: "<f8",
-}
+    0: "<u1", 1: "<i1", 2: "<u2", 3: "<i2", 4: "<u4", 5: "<i4", 6: "<f4", 7: "?", 10: "<u8", 11: "<i8", 12: "<f8",
+}  # fmt: skip
 FLOAT32, STRING, ARRAY = 6, 8, 9
 
 # ggml's number of a tensor's type: its name. Those that BLOCKS lacks are here for the error message.
@@ -159,20 +149,17 @@ class _Cursor:
         if kind == STRING:
             return self.string(what)
         if kind == ARRAY:
-            return self.array(what)
-        if kind not in SCALARS:
-            self.refuse(f"{what} has the unknown value type {kind}")
-        dtype = np.dtype(SCALARS[kind])
-        scalar = np.frombuffer(self.take(dtype.itemsize, what), dtype)[0]
-        return float(str(scalar)) if kind == FLOAT32 else scalar.item()  # 1e-05, not 9.999999747378752e-06
-
-    def array(self, what: str) -> list[str] | np.ndarray:
-        kind, count = self.unsigned(what), self.unsigned(what, 8)
-        if kind == STRING:
+            kind, count = self.unsigned(what), self.unsigned(what, 8)
+            if kind != STRING:
+                return self.scalars(kind, count, what)
             self.fits(count, 8, what)
             return [self.string(what) for _ in range(count)]
+        scalar = self.scalars(kind, 1, what)[0]
+        return float(str(scalar)) if kind == FLOAT32 else scalar.item()  # 1e-05, not 9.999999747378752e-06
+
+    def scalars(self, kind: int, count: int, what: str) -> np.ndarray:
         if kind not in SCALARS:
-            self.refuse(f"{what} is an array of the unknown value type {kind}")
+            self.refuse(f"{what} is of the unknown or nested value type {kind}")
         dtype = np.dtype(SCALARS[kind])
         return np.frombuffer(self.take(count * dtype.itemsize, what), dtype)
 

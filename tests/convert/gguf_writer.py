@@ -1,4 +1,4 @@
-"""Write small GGUF files, right ones and wrong ones. An implementation of its own, so that the reader is not its own judge."""
+"""Write small GGUF files: an implementation of its own, so that the reader is not its own judge."""
 
 import functools
 import struct
@@ -38,7 +38,7 @@ def pack_value(value: object) -> bytes:
 
 
 def quantise(kind: str, weights: np.ndarray) -> bytes:
-    """Return the bytes of float32 `weights`; the quantised kinds by the plainest rule, a scale from the block's range."""
+    """Return the bytes of float32 `weights`; the scale of a quantised block is its range over the levels."""
     if kind == "F32":
         return weights.astype("<f4").tobytes()
     if kind == "F16":
@@ -94,7 +94,7 @@ def pad(raw: bytes) -> bytes:
 
 
 def llama_metadata(**changes: object) -> dict[str, object]:
-    """Return the metadata of a tiny Llama with a byte-level tokenizer; `changes` by key, with __ for a dot, None to leave out."""
+    """Return the metadata of a tiny Llama; `changes` by key, with __ for a dot and None to leave a key out."""
     metadata = {
         "general.architecture": "llama",
         "general.name": "Tiny",
@@ -148,13 +148,14 @@ def hf_weights(tied: bool = True) -> dict[str, np.ndarray]:
 PIECES = {
     "model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output", "model.layers": "blk",
     "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
-    "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
+    "self_attn.o_proj": "attn_output",
+    "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
     "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
 }  # fmt: skip
 
 
 def llama_tensors(kind: str = "F32", *, tied: bool = True) -> Tensors:
-    """Return the tiny Llama as llama.cpp's converter writes it: its names, its order of query and key rows, norms in F32."""
+    """Return the tiny Llama as llama.cpp's converter writes it: names, order of query and key rows, norms in F32."""
     tensors: Tensors = {}
     for name, weights in hf_weights(tied).items():
         theirs = name

@@ -1,0 +1,139 @@
+"""Rebuild a Hugging Face tokenizer from what a GGUF file says of it: vocabulary, merges, the name of its splitting."""
+
+import json
+
+import attrs
+import numpy as np
+import tokenizers
+from tokenizers import AddedToken, Regex, decoders, models, processors
+from tokenizers.pre_tokenizers import ByteLevel, Digits, PreTokenizer, Sequence, Split
+
+from lovecraft.convert.gguf import BROKEN, GGUF
+from lovecraft.errors import ModelError
+
+CONTROL, USER_DEFINED, UNUSED = 3, 4, 5  # of tokenizer.ggml.token_type
+
+NAMED = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
+ENDS = ("eos", "eot", "eom")  # of a text, a turn, a message: each ends a generation
+
+BYTES = ByteLevel(add_prefix_space=False, use_regex=False)
+GPT2 = ByteLevel(add_prefix_space=False, use_regex=True)
+DIGITS = Digits(individual_digits=True)
+LLAMA3 = Split(
+    Regex(
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+        r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    ),
+    "isolated",
+)
+# What llama.cpp does where the writer of the file did not know the splitting.
+UNKNOWN = (
+    Split(Regex(r"[\p{P}\$\+<=>\^~\|]+"), "isolated"),
+    Split(Regex(r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)"), "isolated"),
+    Split(Regex(r"\p{N}+"), "isolated"),
+    Split(Regex(r"[0-9][0-9][0-9]"), "isolated"),
+)
+
+
+@attrs.frozen
+class Splitting:
+    """How a text is cut before the merges, and what llama.cpp ties to that name besides."""
+
+    steps: tuple[PreTokenizer, ...]
+
+    ignore_merges: bool = False
+    """A piece that is in the vocabulary is that token, whatever the merges say."""
+
+    adds_bos: bool = False
+    """Whether BOS is put before a text, where the file does not say."""
+
+
+# tokenizer.ggml.pre. The meaning of each name is that of llama.cpp's llama-vocab.cpp.
+SPLITTINGS = {
+    "default": Splitting((*UNKNOWN, BYTES)),
+    "gpt-2": Splitting((GPT2,)),
+    "llama-bpe": Splitting((LLAMA3, BYTES), ignore_merges=True, adds_bos=True),
+    "smollm": Splitting((DIGITS, GPT2)),
+}
+
+
+def tokenizer_files(gguf: GGUF, max_length: int) -> dict[str, str]:
+    """Return tokenizer.json, tokenizer_config.json and generation_config.json.
+
+    Raises ModelError for a kind of tokenizer that cannot be rebuilt, or whose parts do not fit together.
+    """
+    ids = special_ids(gguf)
+    named = {name: gguf.value("tokenizer.ggml.tokens", list)[ids[key]] for name, key in NAMED.items() if key in ids}
+    splitting = _splitting(gguf)
+    backend = _byte_level_bpe(gguf, splitting)
+    adds_bos = gguf.value("tokenizer.ggml.add_bos_token", bool, splitting.adds_bos) and "bos" in ids
+    adds_eos = gguf.value("tokenizer.ggml.add_eos_token", bool, False) and "eos" in ids
+    if adds_bos or adds_eos:
+        template = [named["bos_token"]] * adds_bos + ["$A"] + [named["eos_token"]] * adds_eos
+        backend.post_processor = processors.TemplateProcessing(
+            single=template, special_tokens=[(token, backend.token_to_id(token)) for token in template if token != "$A"]
+        )
+    config = {
+        **named,
+        "add_bos_token": adds_bos,
+        "add_eos_token": adds_eos,
+        "add_prefix_space": False,
+        "clean_up_tokenization_spaces": False,
+        "model_max_length": max_length,
+        "tokenizer_class": "PreTrainedTokenizerFast",
+    }
+    if "tokenizer.chat_template" in gguf.metadata:
+        config["chat_template"] = gguf.value("tokenizer.chat_template", str)
+    ends = {"bos_token_id": ids.get("bos"), "eos_token_id": end_ids(ids), "pad_token_id": ids.get("padding")}
+    return {
+        "tokenizer.json": backend.to_str(pretty=True),
+        "tokenizer_config.json": json.dumps(config, indent=2, ensure_ascii=False) + "\n",
+        "generation_config.json": json.dumps({k: v for k, v in ends.items() if v is not None}, indent=2) + "\n",
+    }
+
+
+def special_ids(gguf: GGUF) -> dict[str, int]:
+    """Return the ids of the special tokens that the file names, by llama.cpp's words for them."""
+    size, ids = len(gguf.value("tokenizer.ggml.tokens", list)), {}
+    for name in dict.fromkeys([*NAMED.values(), *ENDS]):
+        key = f"tokenizer.ggml.{name}_token_id"
+        if key in gguf.metadata:
+            ids[name] = gguf.value(key, int)
+            if not 0 <= ids[name] < size:
+                raise ModelError(f"{key} in {gguf.path} is {ids[name]}, there are {size} tokens", hint=BROKEN)
+    return ids
+
+
+def end_ids(ids: dict[str, int]) -> int | list[int] | None:
+    """Return what ends a generation as Hugging Face's configs spell it: an id, a list of several, or null."""
+    ends = list(dict.fromkeys(ids[name] for name in ENDS if name in ids))
+    return ends if len(ends) > 1 else next(iter(ends), None)
+
+
+def _splitting(gguf: GGUF) -> Splitting:
+    kind, name = gguf.value("tokenizer.ggml.model", str), gguf.value("tokenizer.ggml.pre", str, "")
+    if kind == "gpt2" and name in SPLITTINGS:
+        return SPLITTINGS[name]
+    raise ModelError(
+        f"{gguf.path} has a tokenizer of the kind {kind!r}, split by {name!r}, which cannot be rebuilt",
+        hint=f"the kind 'gpt2' can be, split by {', '.join(SPLITTINGS)}; others come in Hugging Face layout",
+    )
+
+
+def _byte_level_bpe(gguf: GGUF, splitting: Splitting) -> tokenizers.Tokenizer:
+    tokens = gguf.value("tokenizer.ggml.tokens", list)
+    types = gguf.value("tokenizer.ggml.token_type", np.ndarray, np.ones(len(tokens), np.int32)).tolist()
+    vocabulary = {token: i for i, (token, kind) in enumerate(zip(tokens, types, strict=False)) if kind != UNUSED}
+    if len(types) != len(tokens) or len(vocabulary) + types.count(UNUSED) != len(tokens):
+        raise ModelError(f"the vocabulary of {gguf.path} names a token twice or leaves a type out", hint=BROKEN)
+    merges = [tuple(merge.split(" ")) for merge in gguf.value("tokenizer.ggml.merges", list)]
+    try:
+        model = models.BPE(vocab=vocabulary, merges=merges, ignore_merges=splitting.ignore_merges)
+    except Exception as error:  # the library raises it bare
+        raise ModelError(f"the merges of {gguf.path} do not fit its vocabulary: {error}", hint=BROKEN) from error
+    backend = tokenizers.Tokenizer(model)
+    backend.pre_tokenizer = Sequence(list(splitting.steps))
+    backend.decoder = decoders.ByteLevel()
+    whole = [(token, kind) for token, kind in zip(tokens, types, strict=True) if kind in (CONTROL, USER_DEFINED)]
+    backend.add_tokens([AddedToken(token, special=kind == CONTROL, normalized=False) for token, kind in whole])
+    return backend
