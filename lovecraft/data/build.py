@@ -72,11 +72,12 @@ def build(dataset: DatasetConfig, tokenizer: Tokenizer, cache: Path) -> Built:
     check_options(dataset)
     _check_special(dataset, tokenizer)
     corpus = corpus_hash(dataset, cache)
-    final = cache / "blocks" / cache_key(dataset, tokenizer, corpus)
+    inputs = build_inputs(dataset, tokenizer, corpus)
+    final = cache / "blocks" / cache_key(inputs)
     try:
         with built_once(final) as directory:
             if directory is not None:
-                _write(directory, dataset, tokenizer)
+                _write(directory, dataset, tokenizer, inputs)
                 if corpus_hash(dataset, cache) != corpus:
                     raise DataError(f"{dataset.source} changed while it was read", hint="run the command again")
     except OSError as error:
@@ -93,8 +94,8 @@ def corpus_hash(dataset: DatasetConfig, cache: Path) -> str:
         raise DataError(f"the content of {source} cannot be hashed: {error}") from error
 
 
-def cache_key(dataset: DatasetConfig, tokenizer: Tokenizer, corpus: str) -> str:
-    """Return the name under which the blocks are kept: a hash of all that they are made from."""
+def build_inputs(dataset: DatasetConfig, tokenizer: Tokenizer, corpus: str) -> dict[str, Any]:
+    """Return all that the blocks are made from, in JSON's types."""
     source = locate(dataset.source)
     inputs = {
         "version": FORMAT,
@@ -105,7 +106,23 @@ def cache_key(dataset: DatasetConfig, tokenizer: Tokenizer, corpus: str) -> str:
         "shared": shared_length(dataset),
         **{name: getattr(dataset, name) for name in MATTERS},
     }
+    return dict(json.loads(json.dumps(inputs)))
+
+
+def cache_key(inputs: dict[str, Any]) -> str:
+    """Return the name under which the blocks made from `inputs` are kept."""
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def closest_build(inputs: dict[str, Any], cache: Path) -> dict[str, Any] | None:
+    """Return the inputs of the built blocks below `cache` that differ least from `inputs`; None if there are none."""
+    found = []
+    for file in (cache / "blocks").glob(f"*/{INDEX_FILE}"):
+        try:
+            found.append(json.loads(file.read_text(encoding="utf-8"))["inputs"])
+        except (OSError, ValueError):  # being removed, or damaged: nothing to compare with
+            continue
+    return min(found, key=lambda other: sum(other.get(k) != v for k, v in inputs.items()), default=None)
 
 
 def tokenize(texts: Sequence[Text], dataset: DatasetConfig, tokenizer: Tokenizer) -> tuple[np.ndarray, list[Document]]:
@@ -157,7 +174,7 @@ def _check_special(dataset: DatasetConfig, tokenizer: Tokenizer) -> None:
 # --- the directory --------------------------------------------------------------------------------
 
 
-def _write(directory: Path, dataset: DatasetConfig, tokenizer: Tokenizer) -> None:
+def _write(directory: Path, dataset: DatasetConfig, tokenizer: Tokenizer, inputs: dict[str, Any]) -> None:
     corpus = read_corpus(dataset)
     shared = shared_length(dataset)
     report = Report({}, corpus.notes, corpus.troubles)
@@ -175,7 +192,7 @@ def _write(directory: Path, dataset: DatasetConfig, tokenizer: Tokenizer) -> Non
         np.save(directory / f"{split}.table.npy", table)
         report.splits[split] = counts
         documents[split] = [attrs.astuple(document) for document in found]
-    index = {"shared": shared, "report": attrs.asdict(report), "documents": documents}
+    index = {"inputs": inputs, "shared": shared, "report": attrs.asdict(report), "documents": documents}
     (directory / INDEX_FILE).write_text(json.dumps(index), encoding="utf-8")
 
 

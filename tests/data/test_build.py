@@ -14,7 +14,7 @@ import pytest
 
 from lovecraft import DatasetConfig
 from lovecraft.data import build as module
-from lovecraft.data.build import MATTERS, Built, build, cache_key, corpus_hash, tokenize
+from lovecraft.data.build import MATTERS, Built, build, build_inputs, cache_key, corpus_hash, tokenize
 from lovecraft.data.sources import Text
 from lovecraft.errors import ConfigError, DataError
 from lovecraft.tokenizer import Tokenizer
@@ -192,30 +192,30 @@ def test_every_option_is_known_to_matter_or_not() -> None:
 
 @pytest.mark.parametrize("option", CHANGES)
 def test_an_option_that_matters_changes_the_key(option: str, dataset: DatasetConfig, tokenizer: Tokenizer) -> None:
-    assert cache_key(change(dataset, **{option: CHANGES[option]}), tokenizer, "x") != cache_key(dataset, tokenizer, "x")
+    assert cache_key(build_inputs(change(dataset, **{option: CHANGES[option]}), tokenizer, "x")) != cache_key(build_inputs(dataset, tokenizer, "x"))
 
 
 def test_the_corpus_and_the_tokenizer_change_the_key(dataset: DatasetConfig, tokenizer: Tokenizer) -> None:
-    key = cache_key(dataset, tokenizer, "x")
+    key = cache_key(build_inputs(dataset, tokenizer, "x"))
 
-    assert cache_key(dataset, tokenizer, "y") != key
-    assert cache_key(dataset, attrs.evolve(tokenizer, fingerprint="other"), "x") != key
+    assert cache_key(build_inputs(dataset, tokenizer, "y")) != key
+    assert cache_key(build_inputs(dataset, attrs.evolve(tokenizer, fingerprint="other"), "x")) != key
 
 
 def test_what_does_not_matter_leaves_the_key(dataset: DatasetConfig, tokenizer: Tokenizer, tmp_path: Path) -> None:
     elsewhere = tmp_path / "moved"
     dataset.source.rename(elsewhere)
     same = change(dataset, source=elsewhere, tokenizer=tmp_path, shuffle=False, add_bos=True)  # the tokenizer's habit
-    elsewhere_key = cache_key(same, tokenizer, "x")
+    elsewhere_key = cache_key(build_inputs(same, tokenizer, "x"))
     elsewhere.rename(dataset.source)
 
-    assert elsewhere_key == cache_key(dataset, tokenizer, "x")
+    assert elsewhere_key == cache_key(build_inputs(dataset, tokenizer, "x"))
 
 
 def test_a_single_files_name_changes_the_key(dataset: DatasetConfig, tokenizer: Tokenizer) -> None:
     one, two = (change(dataset, source=dataset.source / name) for name in ("a.txt", "b.txt"))
 
-    assert cache_key(one, tokenizer, "x") != cache_key(two, tokenizer, "x")
+    assert cache_key(build_inputs(one, tokenizer, "x")) != cache_key(build_inputs(two, tokenizer, "x"))
 
 
 def test_a_second_build_reads_and_tokenizes_nothing(
