@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from lovecraft.errors import ModelError
 from lovecraft.files import write_atomic
-from lovecraft.models import Architecture, build, read_architecture
+from lovecraft.models import build, read_architecture
 from lovecraft.models.architecture import read_config
 from lovecraft.models.llama import Llama
 from lovecraft.tokenizer import TOKENIZER_FILES
@@ -53,7 +53,7 @@ def load_model(path: Path, *, dtype: torch.dtype, device: torch.device) -> Llama
     odd = [f"{name} ({header.kind})" for name, header in stored.items() if header.kind not in FLOATS]
     if odd:
         raise ModelError(f"{path}: only floating-point weights can be loaded, not {_listed(odd)}")
-    sources = match_names({name: header.shape for name, header in stored.items()}, model.architecture, path)
+    sources = match_names(_shapes(stored), _shapes(model.state_dict()), path)
     model.to_empty(device=device)
     parameters = model.state_dict()
     for name, source in sources.items():
@@ -97,12 +97,12 @@ def save_model(
     config.json changes in the type of the weights only. Raises ModelError when the weights are not those it asks for.
     """
     tensors = weights.state_dict() if isinstance(weights, nn.Module) else weights
-    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    sources = match_names(shapes, read_architecture(like), like)
+    wanted = _shapes(build(read_architecture(like), dtype, torch.device("meta")).state_dict())
+    sources = match_names(_shapes(tensors), wanted, like)
     directory.mkdir(parents=True, exist_ok=True)
     write_weights(
         directory,
-        {name: shapes[source] for name, source in sources.items()},
+        wanted,
         lambda name: tensors[sources[name]].detach().to("cpu", dtype).contiguous(),
         dtype,
         shard_bytes,
@@ -140,17 +140,15 @@ def write_weights(
     return places
 
 
-def match_names(found: Mapping[str, Shape], architecture: Architecture, where: Path) -> dict[str, str]:
-    """Return for each parameter of the network the name among `found` that holds it.
+def match_names(found: Mapping[str, Shape], wanted: Mapping[str, Shape], where: Path) -> dict[str, str]:
+    """Return for each tensor of the network, `wanted`, the name among `found` that holds it.
 
-    A tied head may be stored as the embedding, as the head, or as both. Raises ModelError that names what is missing,
-    left over or misshaped.
+    Without a head of its own the network takes its embedding from either name. Raises ModelError that names what is
+    missing, left over or misshaped.
     """
-    with_shape = build(architecture, torch.float32, torch.device("meta")).state_dict()
-    wanted = {name: tuple(tensor.shape) for name, tensor in with_shape.items()}
     sources = {name: name for name in wanted}
     known = set(wanted)
-    if architecture.tie_word_embeddings:
+    if HEAD not in wanted:
         known.add(HEAD)
         sources[EMBEDDING] = EMBEDDING if EMBEDDING in found else HEAD
     missing = [name for name, source in sources.items() if source not in found]
@@ -171,6 +169,10 @@ def match_names(found: Mapping[str, Shape], architecture: Architecture, where: P
 def _read(stored: Mapping[str, Stored], name: str) -> Tensor:
     with safe_open(stored[name].file, framework="pt") as opened:
         return opened.get_tensor(name)
+
+
+def _shapes(tensors: Mapping[str, Tensor | Stored]) -> dict[str, Shape]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
 def _weight_files(path: Path) -> list[Path]:

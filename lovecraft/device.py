@@ -1,5 +1,7 @@
 """Which device to compute on, and in which type."""
 
+import re
+
 import torch
 
 from lovecraft.errors import ConfigError
@@ -12,11 +14,11 @@ def resolve_device(name: str) -> torch.device:
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    kind, _, index = name.partition(":")
-    there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
-    if kind not in there or (index and not index.isdecimal()):
+    named = re.fullmatch(r"(cpu|cuda|mps)(?::(\d+))?", name)
+    if named is None:
         raise ConfigError(f"device {name!r} is unknown", hint="write auto, cpu, cuda, cuda:N or mps")
-    if int(index or 0) >= there[kind]:
+    there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    if int(named[2] or 0) >= there[named[1]]:
         raise ConfigError(f"this machine has no device {name!r}", hint="write auto to take what there is")
     return torch.device(name)
 

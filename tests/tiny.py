@@ -48,6 +48,14 @@ CONFIG = {
     "use_cache": True,
 }
 
+LLAMA3_ROPE = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+
 
 def tiny_model_dir(
     path: Path, family: str = "llama", *, add_bos: bool = True, seed: int = 0, **changes: object

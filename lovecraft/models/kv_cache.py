@@ -15,6 +15,7 @@ class KVCache:
         heads, size = architecture.num_key_value_heads, architecture.head_dim
         shape = (architecture.num_hidden_layers, 2, batch, heads, capacity, size)  # (L, 2, B, Hkv, S, Dh)
         self.store = torch.empty(shape, dtype=dtype, device=device)
+        self.layers = [tuple(layer) for layer in self.store]  # keys and values, each (B, Hkv, S, Dh)
         self.capacity = capacity
         self.length = 0
 
@@ -23,12 +24,13 @@ class KVCache:
 
         The network moves `length` once all its layers have written.
         """
-        stop = self.length + keys.shape[2]
+        tokens = keys.shape[2]
+        stop = self.length + tokens
         assert stop <= self.capacity, (stop, self.capacity)
-        all_keys, all_values = self.store[layer, 0, :, :, :stop], self.store[layer, 1, :, :, :stop]
-        all_keys[:, :, self.length :] = keys
-        all_values[:, :, self.length :] = values
-        return all_keys, all_values
+        all_keys, all_values = self.layers[layer]
+        all_keys.narrow(2, self.length, tokens).copy_(keys)
+        all_values.narrow(2, self.length, tokens).copy_(values)
+        return all_keys.narrow(2, 0, stop), all_values.narrow(2, 0, stop)
 
     def truncate(self, length: int) -> None:
         """Forget all but the first `length` tokens."""

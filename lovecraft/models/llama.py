@@ -15,7 +15,7 @@ from lovecraft.models.architecture import Architecture
 from lovecraft.models.attention import Span, attend, causal_spans
 from lovecraft.models.kv_cache import KVCache
 from lovecraft.models.norm import RMSNorm
-from lovecraft.models.rope import RopeTables, rotate
+from lovecraft.models.rope import Rope, RopeTables, rotate
 
 Block = Callable[[Tensor], Tensor]
 RunBlock = Callable[[int, Block, Tensor], Tensor]
@@ -35,14 +35,14 @@ class Llama(nn.Module):
         super().__init__()
         self.architecture = architecture
         self.model = Decoder(architecture)
-        if not architecture.tie_word_embeddings:
-            self.lm_head = nn.Linear(architecture.hidden_size, architecture.vocab_size, bias=False)
+        untied = not architecture.tie_word_embeddings
+        self.lm_head = nn.Linear(architecture.hidden_size, architecture.vocab_size, bias=False) if untied else None
         self.rope = RopeTables(architecture)
 
     @property
     def head(self) -> Tensor:
         """The output matrix (V, D); with a tied head, the embedding."""
-        return self.model.embed_tokens.weight if self.architecture.tie_word_embeddings else self.lm_head.weight
+        return self.model.embed_tokens.weight if self.lm_head is None else self.lm_head.weight
 
     def hidden(self, input_ids: Tensor, *, cache: KVCache | None = None, run_block: RunBlock = call) -> Tensor:
         """Return the hidden states (B, T, D) of input_ids (B, T) after the final norm.
@@ -61,9 +61,13 @@ class Llama(nn.Module):
             cache.length += tokens
         return self.model.norm(h)
 
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Return the logits (..., V) of hidden states (..., D), in float32."""
+        return (F.linear(hidden, self.head) if self.lm_head is None else self.lm_head(hidden)).float()
+
     def forward(self, input_ids: Tensor, cache: KVCache | None = None) -> Tensor:
         """Return the logits (B, T, V) of input_ids (B, T), in float32."""
-        return F.linear(self.hidden(input_ids, cache=cache), self.head).float()
+        return self.logits(self.hidden(input_ids, cache=cache))
 
 
 class Decoder(nn.Module):
@@ -91,7 +95,7 @@ class DecoderLayer(nn.Module):
         self.post_attention_layernorm = RMSNorm(arch.hidden_size, arch.rms_norm_eps)
         self.mlp = MLP(arch)
 
-    def forward(self, h: Tensor, rope: tuple[Tensor, Tensor], spans: list[Span], append: Append | None) -> Tensor:
+    def forward(self, h: Tensor, rope: Rope, spans: list[Span], append: Append | None) -> Tensor:
         """Transform h (B, T, D)."""
         h = h + self.self_attn(self.input_layernorm(h), rope, spans, append)
         return h + self.mlp(self.post_attention_layernorm(h))
@@ -109,15 +113,18 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(arch.hidden_size, keys, bias=arch.attention_bias)
         self.o_proj = nn.Linear(queries, arch.hidden_size, bias=arch.attention_bias)
 
-    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor], spans: list[Span], append: Append | None) -> Tensor:
+    def forward(self, x: Tensor, rope: Rope, spans: list[Span], append: Append | None) -> Tensor:
         """Attend within x (B, T, D) and to what `append`, the layer's cache, holds."""
-        by_head = (*x.shape[:2], -1, self.head_dim)
-        q = rotate(self.q_proj(x).view(by_head), *rope).transpose(1, 2)  # (B, T, H * Dh) -> (B, H, T, Dh)
-        k = rotate(self.k_proj(x).view(by_head), *rope).transpose(1, 2)  # (B, T, Hkv * Dh) -> (B, Hkv, T, Dh)
-        v = self.v_proj(x).view(by_head).transpose(1, 2)
+        q, k, v = (heads.transpose(1, 2) for heads in self.project(x, rope))  # (B, T, H, Dh) -> (B, H, T, Dh)
         if append is not None:
             k, v = append(k, v)
         return self.o_proj(attend(q, k, v, spans).transpose(1, 2).flatten(2))  # (B, H, T, Dh) -> (B, T, H * Dh)
+
+    def project(self, x: Tensor, rope: Rope) -> tuple[Tensor, Tensor, Tensor]:
+        """Return rotated queries (B, T, H, Dh), rotated keys and values (B, T, Hkv, Dh) of x (B, T, D)."""
+        by_head = (*x.shape[:2], -1, self.head_dim)  # (B, T, H * Dh) -> (B, T, H, Dh)
+        q, k, v = self.q_proj(x).view(by_head), self.k_proj(x).view(by_head), self.v_proj(x).view(by_head)
+        return rotate(q, *rope), rotate(k, *rope), v
 
 
 class MLP(nn.Module):
@@ -131,4 +138,9 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Transform x (B, T, D)."""
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        gate, up = self.gate_and_up(x)
+        return self.down_proj(F.silu(gate) * up)
+
+    def gate_and_up(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return both inner projections (B, T, inner) of x (B, T, D)."""
+        return self.gate_proj(x), self.up_proj(x)

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from lovecraft.models.architecture import Architecture, RopeParameters
 
+Rope = tuple[Tensor, Tensor]  # cosines and signed sines of some positions, each (T, 1, Dh)
+
 
 class RopeTables:
     """Cosines and sines of every position asked for so far, float32, on the device last asked for."""
@@ -19,8 +21,8 @@ class RopeTables:
         self.architecture = architecture
         self.cos = self.sin = torch.empty(0)
 
-    def at(self, start: int, stop: int, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Return cosines and signed sines of positions [start, stop), each (T, 1, Dh), as `like`'s type and device."""
+    def at(self, start: int, stop: int, like: Tensor) -> Rope:
+        """Return the tables of the positions [start, stop), in `like`'s type and on its device."""
         if stop > len(self.cos) or self.cos.device != like.device:
             self._compute(1 << (stop - 1).bit_length(), like.device)
         return self.cos[start:stop].to(like.dtype), self.sin[start:stop].to(like.dtype)
@@ -35,7 +37,7 @@ class RopeTables:
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate each pair of channels (i, i + Dh / 2) of x (B, T, H, Dh) by its position's angle."""
+    """Rotate each pair of channels (i, i + Dh / 2) of x (B, T, H, Dh) by the angle of its position."""
     return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin)
 
 

@@ -1,0 +1,86 @@
+import itertools
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lovecraft.models.architecture import kv_bytes_per_token
+from lovecraft.models.kv_cache import KVCache
+
+TOKENS = 60
+MODELS = [("llama", {}), ("mistral", {"sliding_window": 16})]
+
+
+def new_cache(model, rows=2, capacity=TOKENS, dtype=torch.float32):
+    return KVCache(model.architecture, rows, capacity, dtype, torch.device("cpu"))
+
+
+@pytest.mark.parametrize(("family", "changes"), MODELS)
+def test_decoding_token_by_token_equals_the_full_forward(ours, ids, family, changes):
+    model, rows = ours(family, **changes), ids(2, TOKENS)
+    cache = new_cache(model)
+    with torch.no_grad():
+        full = model(rows)
+        steps = torch.cat([model(rows[:, i : i + 1], cache) for i in range(TOKENS)], dim=1)
+    assert cache.length == TOKENS
+    assert (steps - full).abs().max() <= 5e-5
+
+
+@pytest.mark.parametrize(("family", "changes"), MODELS)
+def test_any_chunks_of_a_prompt_equal_the_full_forward(ours, ids, family, changes):
+    model, rows = ours(family, **changes), ids(2, TOKENS)
+    with torch.no_grad():
+        full = model(rows)
+
+    @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(st.sets(st.integers(1, TOKENS - 1)))
+    def check(cuts):
+        cache = new_cache(model)
+        edges = [0, *sorted(cuts), TOKENS]
+        with torch.no_grad():
+            parts = [model(rows[:, a:b], cache) for a, b in itertools.pairwise(edges)]
+        assert (torch.cat(parts, dim=1) - full).abs().max() <= 5e-5
+
+    check()
+
+
+@pytest.mark.parametrize(("family", "changes"), MODELS)
+def test_a_truncated_cache_goes_on_as_if_the_rest_had_never_been(ours, ids, family, changes):
+    model, rows = ours(family, **changes), ids(2, TOKENS)
+    cache = new_cache(model)
+    with torch.no_grad():
+        model(rows.flip(1)[:, :20], cache)
+        cache.truncate(0)
+        model(rows[:, :30], cache)
+        model(rows.flip(1)[:, :10], cache)
+        cache.truncate(30)
+        rest = model(rows[:, 30:], cache)
+        full = model(rows)
+    assert (rest - full[:, 30:]).abs().max() <= 5e-5
+
+
+def test_memory_is_never_read_before_it_is_written(ours, ids):
+    model, rows = ours(), ids(2, 20)
+    cache = new_cache(model)
+    cache.store.fill_(float("nan"))
+    with torch.no_grad():
+        assert model(rows[:, :19], cache).isfinite().all()
+        assert model(rows[:, 19:], cache).isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_it_takes_the_bytes_that_the_architecture_says(ours, dtype):
+    model = ours()
+    cache = new_cache(model, rows=3, capacity=50, dtype=dtype)
+    assert cache.bytes() == 3 * 50 * kv_bytes_per_token(model.architecture, dtype)
+
+
+def test_a_failed_pass_leaves_the_length_as_it_was(ours, ids):
+    model = ours()
+    cache = new_cache(model, capacity=10)
+    with torch.no_grad():
+        model(ids(2, 8), cache)
+        with pytest.raises(AssertionError):
+            model(ids(2, 3), cache)
+    assert cache.length == 8
