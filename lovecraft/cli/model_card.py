@@ -60,9 +60,12 @@ def _rope(rope: RopeParameters) -> str:
 
 
 def _licence(path: Path) -> str:
-    """Return the first line of the licence's text, or what config.json says, or that it is unknown."""
+    """Return the first line of the licence's text, or what README.md or config.json name, or that it is unknown."""
     for name in LICENCE_NAMES:
         if (path / name).is_file():
             lines = (path / name).read_text(encoding="utf-8", errors="replace").split("\n")
             return next((line.strip() for line in lines if line.strip()), name)
-    return str(read_config(path).get("license") or "unknown")
+    readme = path / "README.md"
+    lines = readme.read_text(encoding="utf-8", errors="replace").splitlines() if readme.is_file() else []
+    named = next((line.partition(":")[2].strip() for line in lines if line.startswith("license:")), None)
+    return str(named or read_config(path).get("license") or "unknown")
