@@ -46,7 +46,7 @@ def read_gguf(path: Path) -> Source:
     architecture = parse_architecture(config, str(path))
     _check_heads(gguf, architecture)
     names = _names(gguf, architecture)
-    files = {**tokenizer_files(gguf, architecture.max_position_embeddings), "README.md": _card(gguf)}
+    files = tokenizer_files(gguf, architecture.max_position_embeddings)
     shapes = {name: gguf.tensors[theirs].shape for name, theirs in names.items()}
     return Source(config, files, shapes, functools.partial(_read, gguf, architecture, names), *_storage(gguf))
 
@@ -78,6 +78,7 @@ def _config(gguf: GGUF) -> dict[str, Any]:
         "eos_token_id": end_ids(ids),
         "pad_token_id": ids.get("padding"),
         "use_cache": True,
+        "license": gguf.value("general.license", str, "unknown"),
     }
 
 
@@ -165,11 +166,3 @@ def _storage(gguf: GGUF) -> tuple[torch.dtype, str]:
     if kind in STORED:
         return STORED[kind], f"most of the file is {kind}"
     return torch.float32, f"what {kind} weights are computed in; --dtype bfloat16 halves the size and rounds them"
-
-
-def _card(gguf: GGUF) -> str:
-    """Return a model card: where the weights come from, and the licence the file names."""
-    kinds = ", ".join(sorted({info.kind for info in gguf.tensors.values()}))
-    name, licence = gguf.value("general.name", str, gguf.path.stem), gguf.value("general.license", str, "")
-    head = f"---\nlicense: {licence}\n---\n" if licence else ""
-    return f"{head}# {name}\n\nConverted from `{gguf.path.name}` ({kinds}).\n"

@@ -68,6 +68,7 @@ def test_config_json_is_what_both_spellings_of_transformers_read(tmp_path: Path)
         "eos_token_id": 1,
         "pad_token_id": 1,
         "use_cache": True,
+        "license": "apache-2.0",
         "torch_dtype": "float32",
     }
 
@@ -87,13 +88,6 @@ def test_linear_rope_scaling_is_kept(tmp_path: Path) -> None:
     convert(tiny_gguf(tmp_path / "a.gguf", **changes), tmp_path / "out")
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert config["rope_scaling"] == {"rope_type": "linear", "factor": 4.0}
-
-
-def test_the_licence_is_in_the_card(tmp_path: Path) -> None:
-    convert(tiny_gguf(tmp_path / "a.gguf"), tmp_path / "out")
-    card = (tmp_path / "out" / "README.md").read_text()
-    assert card.startswith("---\nlicense: apache-2.0\n---\n")
-    assert "`a.gguf` (F32)" in card
 
 
 @pytest.mark.parametrize("kind", ["Q8_0", "Q4_0", "Q4_1", "F16", "BF16"])
@@ -148,6 +142,16 @@ def test_the_type_is_the_asked_one_or_the_files(tmp_path: Path, kind: str, asked
     assert (done.dtype, done.tensors) == (written, len(tensors))
     assert done.bytes == sum(tensor.nbytes for tensor in tensors.values())
     assert bool(done.reason) is (asked == "auto")
+
+
+def test_auto_goes_by_bytes_not_by_tensors(tmp_path: Path) -> None:
+    tensors = {
+        name: ("F16" if "ffn_" in name or "token" in name else "F32", weights)
+        for name, (_, weights) in llama_tensors().items()
+    }
+    assert sum(kind == "F32" for kind, _ in tensors.values()) > len(tensors) / 2
+    done = convert(write_gguf(tmp_path / "a.gguf", llama_metadata(), tensors), tmp_path / "out")
+    assert (done.dtype, done.reason) == ("float16", "most of the file is F16")
 
 
 def test_a_weight_that_the_type_cannot_hold_is_refused(tmp_path: Path) -> None:

@@ -131,6 +131,7 @@ WRONG = {
     "tokens that are numbers": ({"tokenizer__ggml__tokens": [1, 2]}, "not a list"),
     "a token twice": ({"tokenizer__ggml__tokens": [*TOKENS[:-1], "th"]}, "twice"),
     "too few types": ({"tokenizer__ggml__token_type": [3, 3]}, "leaves a type out"),
+    "too many types": ({"tokenizer__ggml__token_type": [1] * (len(TOKENS) + 1)}, "leaves a type out"),
     "a merge of absent tokens": ({"tokenizer__ggml__merges": ["q q"]}, "merges of .* do not fit"),
     "a merge of three": ({"tokenizer__ggml__merges": ["t h e"]}, "merges of .* do not fit"),
     "bos past the end": ({"tokenizer__ggml__bos_token_id": 5000}, "bos_token_id in .* is 5000"),
