@@ -3,11 +3,15 @@
 One autograd function, so that the head's gradient arrives once whatever the number of chunks.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 
-IGNORED = -100
+from lovecraft.data.blocks import IGNORED
+from lovecraft.models.architecture import Architecture
+
 CPU_TILE = 32  # rows whose float32 logits stay in a CPU's cache
 SCALED_ROWS = 4096  # rows of a gradient that are in float32 at once
 
@@ -22,11 +26,21 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, labels: Tensor, chunk: 
     return _LinearCrossEntropy.apply(hidden, weight, labels, chunk, differentiate)
 
 
+def logit_bytes(arch: Architecture, tokens: int, chunk: int, itemsize: int, device: str) -> int:
+    """Return the most bytes that the loss of `tokens` rows and its gradients take on a device of this type.
+
+    One chunk of logits and its float32 tile with the tile's log-softmax; the gradients by the rows and by the head,
+    the latter in float32 where several chunks add up.
+    """
+    rows = min(chunk or tokens, tokens)
+    tile = min(CPU_TILE, rows) if device == "cpu" else rows
+    head = arch.vocab_size * arch.hidden_size * (4 if tokens > rows else itemsize)
+    return rows * arch.vocab_size * itemsize + tile * arch.vocab_size * 8 + tokens * arch.hidden_size * itemsize + head
+
+
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: FunctionCtx, hidden: Tensor, weight: Tensor, labels: Tensor, chunk: int, differentiate: bool
-    ) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor, chunk: int, differentiate: bool) -> Tensor:
         valid = (labels != IGNORED).nonzero().squeeze(1)  # (M,)
         every_row = len(valid) == len(labels)
         rows, targets = (hidden, labels) if every_row else (hidden[valid], labels[valid])
@@ -39,7 +53,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, d_loss: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+    def backward(ctx: Any, d_loss: Tensor) -> tuple[Tensor, Tensor, None, None, None]:  # pyrefly: ignore[bad-override]
         d_hidden, d_weight = ctx.saved_tensors
         return _scaled(d_hidden, d_loss, d_hidden.dtype), _scaled(d_weight, d_loss, ctx.weight_dtype), None, None, None
 
@@ -66,7 +80,7 @@ def _in_chunks(
 
 
 def _cross_entropy(logits: Tensor, targets: Tensor, precise: torch.dtype, differentiate: bool) -> Tensor:
-    """Return the summed loss of (rows, V) logits; where asked, overwrite them with their gradient, softmax - one_hot."""
+    """Return the summed loss of (rows, V) logits, where asked overwritten with their gradient, softmax - one_hot."""
     loss = torch.zeros((), dtype=precise, device=logits.device)
     tile = CPU_TILE if logits.is_cpu else len(logits)
     for part, target in zip(logits.split(tile), targets.split(tile), strict=True):

@@ -10,7 +10,11 @@ from lovecraft import SGD, Adafactor, AdamW, OptimizerConfig
 from lovecraft.train.optim import rounding, view
 from lovecraft.train.optim.step import gradient_norm, is_decayed, new_state, update
 
-SHAPES = {"model.embed_tokens.weight": (37, 8), "model.layers.0.mlp.up_proj.weight": (24, 16), "model.norm.weight": (16,)}
+SHAPES = {
+    "model.embed_tokens.weight": (37, 8),
+    "model.layers.0.mlp.up_proj.weight": (24, 16),
+    "model.norm.weight": (16,),
+}
 MATRIX = "model.layers.0.mlp.up_proj.weight"
 
 Parameters = dict[str, Tensor]
@@ -32,7 +36,9 @@ def give_gradients(parameters: Parameters, step: int) -> None:
         parameter.grad = torch.randn(parameter.shape, generator=generator).to(parameter.dtype)
 
 
-def train(optimizer: OptimizerConfig, steps: int = 5, dtype: torch.dtype = torch.float32, **keywords: float) -> Parameters:
+def train(
+    optimizer: OptimizerConfig, steps: int = 5, dtype: torch.dtype = torch.float32, **keywords: float
+) -> Parameters:
     ours = parameters(dtype)
     masters = {n: p.detach().float().clone() for n, p in ours.items()} if optimizer.rounding == "master" else None
     state = new_state(optimizer, ours, masters)

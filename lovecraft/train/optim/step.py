@@ -56,15 +56,16 @@ def update(
     if narrow and optimizer.rounding == "stochastic":
         noise = step_noise(seed, step, max(map(part_size, narrow)), narrow[0].device)
     for index, (name, parameter) in enumerate(parameters.items()):
+        slots = state.get(name, {})
         view = View(
             parameter=parameter,
             index=index,
             scale=scale,
             weight_decay=optimizer.weight_decay if is_decayed(name, parameter) else 0.0,
-            master=state[name].get("master"),
+            master=slots.get("master"),
             noise=noise,
         )
-        rule.update(optimizer, view, state[name], step=step, lr=lr)
+        rule.update(optimizer, view, slots, step=step, lr=lr)
 
 
 def is_decayed(name: str, parameter: Tensor) -> bool:

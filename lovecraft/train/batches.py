@@ -1,0 +1,87 @@
+"""Which blocks each optimizer step takes, and the tensors they become: pure functions of the step's number.
+
+An epoch visits every block once; its last step takes what is left. So the position in the data is the step, and a
+resumed run needs no other state.
+"""
+
+import functools
+import math
+
+import attrs
+import numpy as np
+import torch
+from torch import Tensor
+
+from lovecraft.config.schema import TrainConfig
+from lovecraft.data.blocks import IGNORED, LENGTH, Blocks, order
+
+
+@attrs.frozen
+class Batch:
+    """What one forward pass takes. Rows shorter than the longest are filled up at their ends, where nobody looks."""
+
+    input_ids: Tensor
+    """(B, T) int64."""
+
+    targets: Tensor
+    """(B, T) int64: at each position the label of the next, -100 where nothing is to be predicted."""
+
+    tokens: int
+    """Tokens in the blocks, without the filling."""
+
+    supervised: int
+    """Targets other than -100."""
+
+
+def total_steps(config: TrainConfig, blocks: int) -> int:
+    """Return the optimizer steps of a run: `epochs` over `blocks` blocks or `max_steps`, whichever ends first."""
+    steps = math.ceil(round(config.epochs * _steps_per_epoch(config, blocks), 6))  # 0.1 * 30 is not above 3
+    return steps if config.max_steps is None else min(steps, config.max_steps)
+
+
+def total_tokens(config: TrainConfig, blocks: Blocks) -> int:
+    """Return the tokens of all blocks that a run takes, each as often as it is taken."""
+    epochs, rest = divmod(total_steps(config, len(blocks)), _steps_per_epoch(config, len(blocks)))
+    lengths = blocks.table[:, LENGTH]
+    last = _epoch(config, len(blocks), epochs)[: rest * _per_step(config)]
+    return int(epochs * lengths.sum() + lengths[last].sum())
+
+
+def step_blocks(config: TrainConfig, blocks: int, step: int) -> list[np.ndarray]:
+    """Return the numbers of the blocks of step `step` (the first is 1), one array for each forward pass."""
+    epoch, place = divmod(step - 1, _steps_per_epoch(config, blocks))
+    chosen = _epoch(config, blocks, epoch)[place * _per_step(config) :][: _per_step(config)]
+    return np.split(chosen, range(config.batch_size, len(chosen), config.batch_size))
+
+
+def collate(blocks: Blocks, numbers: np.ndarray, device: torch.device) -> Batch:
+    """Return the blocks with these numbers as one batch on `device`."""
+    chosen = [blocks[int(number)] for number in numbers]
+    shape = len(chosen), max(len(block.input_ids) for block in chosen)
+    input_ids, targets = np.zeros(shape, np.int64), np.full(shape, IGNORED)
+    for row, block in enumerate(chosen):
+        input_ids[row, : len(block.input_ids)] = block.input_ids
+        targets[row, : len(block.labels) - 1] = block.labels[1:]
+    return Batch(
+        input_ids=torch.from_numpy(input_ids).to(device),
+        targets=torch.from_numpy(targets).to(device),
+        tokens=sum(len(block.input_ids) for block in chosen),
+        supervised=int((targets != IGNORED).sum()),
+    )
+
+
+def _per_step(config: TrainConfig) -> int:
+    return config.batch_size * config.accumulation
+
+
+def _steps_per_epoch(config: TrainConfig, blocks: int) -> int:
+    return math.ceil(blocks / _per_step(config))
+
+
+def _epoch(config: TrainConfig, blocks: int, epoch: int) -> np.ndarray:
+    return _cached_order(blocks, config.seed, epoch, config.dataset.shuffle)
+
+
+@functools.lru_cache(maxsize=2)
+def _cached_order(blocks: int, seed: int, epoch: int, shuffle: bool) -> np.ndarray:
+    return order(blocks, seed, epoch, shuffle)

@@ -1,0 +1,119 @@
+"""Who may train a run, and how a training is told to stop: a lock, signals, a file in the run's directory, the clock.
+
+The loop asks `reason` once after each step, so what it is told takes effect between two steps.
+"""
+
+import contextlib
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+
+import attrs
+from filelock import FileLock, Timeout
+
+from lovecraft.errors import RunError
+from lovecraft.files import sweep, write_atomic
+from lovecraft.runs import Run
+
+LOCK = "lock"
+REQUEST = "stop"
+REQUESTS = ("stop", "save", "abort")
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@attrs.define
+class Control:
+    """What this process was told since it began to train."""
+
+    directory: Path
+    deadline: float
+    received: signal.Signals | None = None
+
+    def reason(self) -> str:
+        """Return what to do after this step: "" to go on, a signal's name, "stop", "save", "abort" or "max_minutes"."""
+        if self.received is not None:
+            return self.received.name
+        request = take_request(self.directory)
+        return request or ("max_minutes" if time.monotonic() > self.deadline else "")
+
+
+@contextlib.contextmanager
+def controlled(directory: Path, max_minutes: float | None) -> Iterator[Control]:
+    """Own the run in `directory` for the time of a training and listen to what stops it.
+
+    Raises RunError when another process trains it. Signals are handled in the main thread only.
+    """
+    with only_one(directory):
+        take_request(directory)  # what was asked of a process that is gone
+        sweep(directory / "checkpoints")  # what a killed one had half written
+        minutes = float("inf") if max_minutes is None else max_minutes
+        control = Control(directory, time.monotonic() + 60 * minutes)
+        with _listening(control):
+            yield control
+
+
+@contextlib.contextmanager
+def only_one(directory: Path) -> Iterator[None]:
+    """Hold the run's lock, which the system frees however the process ends. Raises RunError when it is taken."""
+    lock = FileLock(directory / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        pid = Run(directory).status.get("pid", "unknown")
+        raise RunError(
+            f"{directory} is being trained by process {pid}", hint=f"`lc stop {directory}` ends it"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def is_running(directory: Path) -> bool:
+    """Return whether a process trains the run in `directory`."""
+    if not (directory / LOCK).exists():
+        return False
+    try:
+        with FileLock(directory / LOCK, timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
+def request(directory: Path, what: str) -> None:
+    """Ask the process that trains the run in `directory` to "stop", "save" or "abort" after its current step."""
+    assert what in REQUESTS
+    write_atomic(directory / REQUEST, what)
+
+
+def take_request(directory: Path) -> str:
+    """Return what was asked through the run's directory and remove the request; "" if nothing was."""
+    try:
+        what = (directory / REQUEST).read_text(encoding="utf-8")
+        (directory / REQUEST).unlink()
+    except FileNotFoundError:
+        return ""
+    return what if what in REQUESTS else ""
+
+
+@contextlib.contextmanager
+def _listening(control: Control) -> Iterator[None]:
+    """Note the first signal; the second finds the handlers as they were before, and ends the process at once."""
+    previous = {number: signal.getsignal(number) for number in SIGNALS}
+
+    def restore() -> None:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+    def note(number: int, _: FrameType | None) -> None:
+        control.received = signal.Signals(number)
+        restore()
+
+    for number in SIGNALS:
+        signal.signal(number, note)
+    try:
+        yield
+    finally:
+        restore()

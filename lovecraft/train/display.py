@@ -1,0 +1,52 @@
+"""What a person sees of a training, on stderr: a live bar at a terminal, a plain line every few seconds elsewhere."""
+
+import time
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+LINE_SECONDS = 5.0
+SMOOTHING = 0.9  # of the loss that is shown beside the step's own
+
+
+class Display:
+    """Shows the rows of steps as they come, of `total` steps, and lines of text between them."""
+
+    def __init__(self, total: int, step: int) -> None:
+        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        columns = (TextColumn("step"), MofNCompleteColumn(), BarColumn(None), TextColumn("{task.fields[row]}"))
+        self._bar = Progress(*columns, TimeRemainingColumn(), console=self._console, expand=True)
+        self._task = self._bar.add_task("", total=total, completed=step, row="")
+        self._total, self._first = total, step
+        self._smooth: float | None = None
+        self._started = self._last = time.monotonic()
+
+    def __enter__(self) -> "Display":
+        if self._console.is_terminal:
+            self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._console.is_terminal:
+            self._bar.stop()
+
+    def say(self, text: str) -> None:
+        """Print a line."""
+        self._console.print(text, markup=False)
+
+    def show(self, row: dict[str, Any]) -> None:
+        """Show a training row of metrics.jsonl."""
+        loss = row["loss"]
+        self._smooth = loss if self._smooth is None else SMOOTHING * self._smooth + (1 - SMOOTHING) * loss
+        text = (
+            f"loss {loss:.3f} (ema {self._smooth:.3f}) · lr {row['lr']:.2e} · "
+            f"{row['tokens_per_second']:,.0f} tokens/s · {row['memory'] / 1e9:.1f} GB"
+        )
+        self._bar.update(self._task, completed=row["step"], row=text)
+        now = time.monotonic()
+        if not self._console.is_terminal and (now - self._last >= LINE_SECONDS or row["step"] == self._total):
+            self._last = now
+            left = (now - self._started) / (row["step"] - self._first) * (self._total - row["step"])
+            self.say(f"step {row['step']}/{self._total} · {text} · {left:,.0f} s left")

@@ -1,0 +1,69 @@
+"""The loss on held-out text: the sum of all token losses over their number, whatever the batches."""
+
+import math
+
+import attrs
+import numpy as np
+import torch
+from torch import Tensor
+
+from lovecraft.data.blocks import IGNORED, LENGTH, Blocks
+from lovecraft.models.llama import Llama
+from lovecraft.train.batches import collate
+from lovecraft.train.loss import linear_cross_entropy
+
+
+@attrs.frozen
+class Evaluation:
+    """What a model makes of a split."""
+
+    loss: float
+    """Nats a token; every token of a document but its first counts once."""
+
+    bits_per_byte: float | None
+    """Of the text alone, without EOS; None where only some blocks were measured."""
+
+    tokens: int
+    documents: int
+
+    @property
+    def perplexity(self) -> float:
+        """exp(loss), infinite where that is too large."""
+        return math.exp(self.loss) if self.loss < 700 else math.inf
+
+
+@torch.no_grad()
+def evaluate(
+    model: Llama,
+    blocks: Blocks,
+    *,
+    eos_id: int | None,
+    batch_size: int,
+    loss_chunk: int,
+    max_blocks: int | None = None,
+) -> Evaluation:
+    """Measure `model` on the first `max_blocks` blocks of a split, or on all of them."""
+    device = model.head.device
+    measured = np.arange(min(len(blocks), max_blocks or len(blocks)))
+    by_length = measured[np.argsort(blocks.table[measured, LENGTH], kind="stable")]  # less filling up
+    text, ends, tokens = 0.0, 0.0, 0
+    for start in range(0, len(by_length), batch_size):
+        batch = collate(blocks, by_length[start : start + batch_size], device)
+        hidden, targets = model.hidden(batch.input_ids).flatten(0, 1), batch.targets.flatten()  # (B * T, D), (B * T,)
+        is_end = targets == (IGNORED if eos_id is None else eos_id)
+        text += _summed_loss(model, hidden, targets.masked_fill(is_end, IGNORED), loss_chunk)
+        ends += _summed_loss(model, hidden, targets.masked_fill(~is_end, IGNORED), loss_chunk)
+        tokens += batch.supervised
+    documents = sorted({blocks[int(number)].document for number in measured})
+    size = sum(blocks.documents[d].bytes - blocks.documents[d].first_token_bytes for d in documents)
+    whole = len(measured) == len(blocks) and size > 0
+    return Evaluation(
+        loss=(text + ends) / max(1, tokens),
+        bits_per_byte=text / math.log(2) / size if whole else None,
+        tokens=tokens,
+        documents=len(documents),
+    )
+
+
+def _summed_loss(model: Llama, hidden: Tensor, targets: Tensor, loss_chunk: int) -> float:
+    return float(linear_cross_entropy(hidden, model.head, targets, loss_chunk))

@@ -1,0 +1,72 @@
+"""What ends a training, as an error that says where and what to do, and as the run's status."""
+
+import contextlib
+import errno
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+
+from lovecraft.data.blocks import Blocks
+from lovecraft.errors import RunError, TrainingFailed
+from lovecraft.runs import Run
+
+DIVERGED = "not finite"
+OUT_OF_MEMORY = "out of memory"
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EFBIG)
+
+
+class Diverged(TrainingFailed):
+    """A loss or a gradient is not finite: going on, or starting again with the same options, is of no use."""
+
+
+def refuse_nothing_to_learn(supervised: int, step: int, blocks: Blocks, numbers: Sequence[np.ndarray]) -> None:
+    """Raise TrainingFailed when no token of a step is supervised: its loss would be 0 / 0."""
+    if supervised == 0:
+        raise TrainingFailed(
+            f"step {step} supervises no token ({_documents(blocks, numbers)})", hint="raise dataset.min_length"
+        )
+
+
+def refuse_not_finite(loss: float, norm: float, step: int, blocks: Blocks, numbers: Sequence[np.ndarray]) -> None:
+    """Raise Diverged when a step's loss or gradient norm is NaN or infinite."""
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        raise Diverged(
+            f"step {step}: the loss is {loss}, the norm of the gradients {norm} ({_documents(blocks, numbers)}); "
+            "the weights were not changed",
+            hint="lower optimizer.lr, lengthen schedule.warmup, or set max_grad_norm",
+        )
+
+
+@contextlib.contextmanager
+def recorded(run: Run, steps: int) -> Iterator[None]:
+    """Turn running out of memory or disk into errors of ours, and write every failure into the run's status."""
+    try:
+        yield
+    except Diverged:
+        run.say(status="failed", reason=DIVERGED, steps=steps)
+        raise
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "allocate memory" not in str(error):
+            raise
+        run.say(status="failed", reason=OUT_OF_MEMORY, steps=steps)
+        raise TrainingFailed(
+            "out of memory",
+            hint="lower batch_size and raise accumulation, set memory.checkpointing to block and memory.offload to "
+            "block_inputs, lower memory.loss_chunk or dataset.block_size, or take Adafactor; `lc plan` counts them",
+        ) from error
+    except (OSError, SafetensorError) as error:
+        if isinstance(error, OSError) and error.errno not in UNWRITABLE:
+            raise
+        raise RunError(
+            f"{run.directory} cannot be written: {error}",
+            hint="free some space or make it writable, then give the same command: it goes on from the last checkpoint",
+        ) from error
+
+
+def _documents(blocks: Blocks, numbers: Sequence[np.ndarray]) -> str:
+    """Name the documents that the blocks with these numbers come from."""
+    names = sorted({blocks.documents[blocks[int(number)].document].name for some in numbers for number in some})
+    return ("document " if len(names) == 1 else "documents ") + ", ".join(names)

@@ -1,0 +1,175 @@
+"""The training loop, on one page: `train` and the one step that it repeats.
+
+All that a step depends on is a function of its number: its blocks, its learning rate, its rounding noise. So the loop
+reads from top to bottom, and a resumed run enters it at a later number.
+"""
+
+import contextlib
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import attrs
+import torch
+
+from lovecraft.config.resolve import resolve
+from lovecraft.config.schema import Save, TrainConfig
+from lovecraft.data.build import Built
+from lovecraft.models.llama import Llama
+from lovecraft.runs import Run
+from lovecraft.tokenizer import Tokenizer
+from lovecraft.train import failures, state
+from lovecraft.train.batches import collate, step_blocks, total_steps
+from lovecraft.train.control import controlled
+from lovecraft.train.display import Display
+from lovecraft.train.evaluate import evaluate
+from lovecraft.train.loss import linear_cross_entropy
+from lovecraft.train.memory import peak_memory
+from lovecraft.train.metrics import Metrics
+from lovecraft.train.optim.step import gradient_norm, update
+from lovecraft.train.sample import continuation
+from lovecraft.train.schedule import multiplier
+from lovecraft.train.setup import Training, prepare
+
+SAMPLED_TOKENS = 60
+
+
+@attrs.frozen
+class Outcome:
+    """How a training ended: `reason` is empty when it took its last step, else what stopped it."""
+
+    step: int
+    steps: int
+    reason: str
+    model: Llama
+
+
+def train(config: TrainConfig, run: Run, built: Built, tokenizer: Tokenizer) -> Outcome:
+    """Train `run` from where it is to its last step, or until it is told to stop.
+
+    Raises TrainingFailed when a loss or gradient is not finite or memory runs out, RunError when another process
+    trains this run or its directory cannot be written.
+    """
+    steps = total_steps(config, len(built.splits["train"]))
+    save = None if config.save is None else resolve(config.save)
+    with controlled(run.directory, config.max_minutes) as control, failures.recorded(run, steps):
+        run.say(status="running", reason="", steps=steps, pid=os.getpid())
+        t = prepare(config, run, built, tokenizer)
+        metrics = Metrics(run.directory, t.progress.metrics_bytes)
+        with contextlib.closing(metrics), Display(steps, t.progress.step) as display:
+            for note in t.notes:
+                display.say(note)
+            if t.progress.step == 0:
+                _evaluate(t, metrics, display)
+            reason = control.reason()
+
+            while t.progress.step < steps and reason in ("", "save"):
+                row = take_step(t, t.progress.step + 1, steps)
+                step = row["step"]
+                display.show(row)
+                if _is_due(config.log.every, step) or step == steps:
+                    metrics.write(**row)
+                improved = False
+                if config.eval is not None and (_is_due(config.eval.every, step) or step == steps):
+                    improved = _evaluate(t, metrics, display)
+                reason = control.reason()
+                if save is not None and _wants_saving(save, step, steps, improved, reason):
+                    _save(t, metrics, save)
+
+        reason = "" if t.progress.step == steps else reason
+        finished = not reason and (save is None or save.final)
+        run.say(status="finished" if finished else "stopped", reason=reason, step=t.progress.step, steps=steps)
+        return Outcome(t.progress.step, steps, reason, t.model)
+
+
+def take_step(t: Training, step: int, steps: int) -> dict[str, Any]:
+    """Take optimizer step `step` (the first is 1) of `steps` and return its row of metrics.
+
+    Raises TrainingFailed before anything is changed when the loss or a gradient is not finite.
+    """
+    begun = time.perf_counter()
+    config = t.config
+
+    # The step's blocks, and the number of tokens that its loss is the mean over.
+    numbers = step_blocks(config, len(t.blocks), step)
+    batches = [collate(t.blocks, some, t.device) for some in numbers]
+    supervised = sum(batch.supervised for batch in batches)
+    failures.refuse_nothing_to_learn(supervised, step, t.blocks, numbers)
+
+    # Forward and backward, pass by pass; the gradients add up.
+    loss = torch.zeros((), device=t.device)
+    for batch in batches:
+        hidden = t.model.hidden(batch.input_ids, run_block=t.run_block).flatten(0, 1)  # (B * T, D)
+        targets = batch.targets.flatten()  # (B * T,)
+        part = linear_cross_entropy(hidden, t.model.head, targets, config.memory.loss_chunk) / supervised
+        part.backward()
+        loss += part.detach()
+    norm = gradient_norm(t.parameters)
+    failures.refuse_not_finite(float(loss), norm, step, t.blocks, numbers)
+
+    # The update.
+    lr = config.optimizer.lr * multiplier(resolve(config.schedule), step - 1, steps)
+    scale = 1.0 if config.max_grad_norm is None else min(1.0, config.max_grad_norm / (norm + 1e-6))
+    update(resolve(config.optimizer), t.parameters, t.optimizer, step=step, lr=lr, seed=config.seed, scale=scale)
+    t.model.zero_grad(set_to_none=True)
+
+    seconds = time.perf_counter() - begun
+    tokens = sum(batch.tokens for batch in batches)
+    t.progress = attrs.evolve(
+        t.progress, step=step, tokens=t.progress.tokens + tokens, seconds=t.progress.seconds + seconds, loss=None
+    )
+    return {
+        "step": step,
+        "loss": float(loss),
+        "lr": lr,
+        "grad_norm": norm,
+        "tokens": t.progress.tokens,
+        "tokens_per_second": round(tokens / seconds, 1),
+        "memory": peak_memory(t.device),
+        "seconds": round(t.progress.seconds, 3),
+    }
+
+
+def _evaluate(t: Training, metrics: Metrics, display: Display) -> bool:
+    """Measure the held-out loss, print samples; return whether the loss is the lowest of this run's steps so far."""
+    config = t.config.eval
+    if config is None or t.held_out is None:
+        return False
+    found = evaluate(
+        t.model,
+        t.held_out,
+        eos_id=t.tokenizer.eos_id,
+        batch_size=t.config.batch_size,
+        loss_chunk=t.config.memory.loss_chunk,
+        max_blocks=config.max_blocks,
+    )
+    step = t.progress.step
+    metrics.write(step=step, split=config.split, loss=found.loss, tokens=found.tokens)
+    display.say(f"step {step}: {config.split} loss {found.loss:.4f}, perplexity {found.perplexity:.2f}")
+    for prompt in config.prompts:
+        display.say(f"  {prompt}{continuation(t.model, t.tokenizer, prompt, SAMPLED_TOKENS)}")
+    best = t.progress.best_loss
+    improved = step > 0 and (best is None or found.loss < best)
+    t.progress = attrs.evolve(t.progress, loss=found.loss)
+    if improved:
+        t.progress = attrs.evolve(t.progress, best_step=step, best_loss=found.loss)
+    return improved
+
+
+def _wants_saving(save: Save, step: int, steps: int, improved: bool, reason: str) -> bool:
+    if reason == "abort":
+        return False
+    if step == steps:
+        return save.final
+    return bool(reason) or _is_due(save.every, step) or (save.best and improved)
+
+
+def _save(t: Training, metrics: Metrics, save: Save) -> None:
+    progress = attrs.evolve(t.progress, metrics_bytes=metrics.sync())
+    state.save(t.run.directory, model=t.model, optimizer=t.optimizer, progress=progress, like=Path(t.config.model.path))
+    state.prune(t.run.directory, keep=save.keep, best=t.progress.best_step if save.best else None)
+
+
+def _is_due(every: int | None, step: int) -> bool:
+    return every is not None and step % every == 0

@@ -1,0 +1,102 @@
+"""What a training will take, before anything is loaded: memory, steps, tokens, arithmetic, time."""
+
+import time
+from typing import Any
+
+import attrs
+import torch
+
+from lovecraft.config.resolve import resolve
+from lovecraft.config.schema import TrainConfig
+from lovecraft.data.blocks import Blocks
+from lovecraft.models import Architecture
+from lovecraft.models.architecture import parameter_count
+from lovecraft.train.batches import total_steps, total_tokens
+from lovecraft.train.memory import Bytes, choose, memory_limit
+
+# Share of a large matrix product's rate that a whole step reaches, by device and bytes of a number.
+EFFICIENCY = {("cpu", 4): 0.55, ("cpu", 2): 0.2, ("cuda", 2): 0.5}
+OTHER_EFFICIENCY = 0.4
+
+
+@attrs.frozen
+class Plan:
+    """The expected costs of a training."""
+
+    parameters: int
+    bytes: Bytes
+    limit: int
+    steps: int
+    tokens: int
+    flops: float
+    """Of the model: what is computed again in backward does not count."""
+    seconds: float
+
+    @property
+    def fits(self) -> bool:
+        """Whether the peak stays below the limit."""
+        return self.bytes.peak <= self.limit
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the documented JSON shape."""
+        names = ("weights", "gradients", "optimizer", "activations", "logits", "workspace")
+        return {
+            "parameters": self.parameters,
+            "bytes": {name: getattr(self.bytes, name) for name in names},
+            "peak": self.bytes.peak,
+            "limit": self.limit,
+            "fits": self.fits,
+            "steps": self.steps,
+            "tokens": self.tokens,
+            "flops": self.flops,
+            "seconds": self.seconds,
+        }
+
+
+def plan(
+    config: TrainConfig, arch: Architecture, blocks: Blocks, *, dtype: torch.dtype, device: torch.device, rate: float
+) -> Plan:
+    """Return the plan of a training where a large matrix product runs at `rate` FLOP/s.
+
+    Raises ConfigError for memory options that exclude each other.
+    """
+    chosen = choose(config, arch, dtype, device)
+    tokens = total_tokens(config, blocks)
+    flops = flops_per_token(arch, config.dataset.block_size) * tokens
+    computed = flops * (4 / 3 if chosen.checkpointing == "block" else 1)
+    return Plan(
+        parameters=parameter_count(arch),
+        bytes=chosen,
+        limit=memory_limit(resolve(config.memory), device),
+        steps=total_steps(config, len(blocks)),
+        tokens=tokens,
+        flops=flops,
+        seconds=computed / (rate * EFFICIENCY.get((device.type, dtype.itemsize), OTHER_EFFICIENCY)),
+    )
+
+
+def flops_per_token(arch: Architecture, block_size: int) -> float:
+    """Return the model FLOPs of training on one token: three times the forward pass's.
+
+    A matrix of n numbers takes 2n; attention takes 4 * H * Dh for each key, of which a token sees half a block or half
+    of a full window on average.
+    """
+    matrices = parameter_count(arch) - (0 if arch.tie_word_embeddings else arch.vocab_size * arch.hidden_size)
+    window = min(arch.sliding_window or block_size, block_size)
+    keys = window * (block_size - window / 2) / block_size
+    attention = 4 * arch.num_hidden_layers * arch.num_attention_heads * arch.head_dim * keys
+    return 3 * (2 * matrices + attention)
+
+
+def measured_rate(device: torch.device, dtype: torch.dtype, seconds: float = 0.1) -> float:
+    """Return the FLOP/s of a matrix product of 1024 x 1024 x 1024 on `device`, measured for about `seconds`."""
+    matrix = torch.ones(1024, 1024, dtype=dtype, device=device)
+    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    matrix @ matrix
+    wait()
+    count, start = 0, time.perf_counter()
+    while (spent := time.perf_counter() - start) < seconds:
+        matrix @ matrix
+        wait()
+        count += 1
+    return count * 2 * 1024**3 / spent

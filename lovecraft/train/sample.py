@@ -1,0 +1,19 @@
+"""What a model in training writes: a short continuation, the same for the same weights."""
+
+from lovecraft.engine.generate import Slot, events
+from lovecraft.engine.request import Request, SamplingParams
+from lovecraft.engine.text import TextStream, prompt_ids
+from lovecraft.models.kv_cache import KVCache
+from lovecraft.models.llama import Llama
+from lovecraft.tokenizer import Tokenizer
+
+SAMPLING = SamplingParams(temperature=0.8, top_p=0.95, seed=0)
+
+
+def continuation(model: Llama, tokenizer: Tokenizer, prompt: str, tokens: int) -> str:
+    """Return a continuation of `prompt` by at most `tokens` tokens. It draws from its own RNG, not from training's."""
+    ids = prompt_ids(tokenizer, prompt)
+    request = Request(tuple(ids), tokens, SAMPLING, frozenset(tokenizer.stop_ids))
+    slot = Slot(KVCache(model.architecture, 1, len(ids) + tokens, model.head.dtype, model.head.device))
+    stream = TextStream(tokenizer, ids)
+    return "".join(stream.take(event) for event in events(model, slot, request, vocabulary=tokenizer.vocab_size))

@@ -1,0 +1,158 @@
+"""From a config and a run's directory to a training that is ready for its next step: fresh, or as it was left."""
+
+from pathlib import Path
+
+import attrs
+import torch
+from torch import Tensor
+
+from lovecraft.checkpoint import load_model
+from lovecraft.config.resolve import resolve
+from lovecraft.config.schema import TrainConfig
+from lovecraft.data.blocks import Blocks
+from lovecraft.data.build import Built
+from lovecraft.device import resolve_device, resolve_dtype
+from lovecraft.errors import ConfigError
+from lovecraft.models import Architecture, read_architecture
+from lovecraft.models.llama import Llama, RunBlock, call
+from lovecraft.runs import Run
+from lovecraft.tokenizer import Tokenizer
+from lovecraft.train import memory, state
+from lovecraft.train.batches import total_steps
+from lovecraft.train.checkpointing import checkpointed
+from lovecraft.train.offload import Offload
+from lovecraft.train.optim.step import State, new_state
+
+
+@attrs.define
+class Training:
+    """All that the loop works on. Only `progress` is ever replaced; tensors change in place."""
+
+    config: TrainConfig
+    run: Run
+    tokenizer: Tokenizer
+    blocks: Blocks
+    held_out: Blocks | None
+    device: torch.device
+    model: Llama
+    parameters: dict[str, Tensor]
+    optimizer: State
+    run_block: RunBlock
+    steps: int
+    progress: state.Progress
+    notes: list[str]
+    """What the user must know before the first step."""
+
+
+def prepare(config: TrainConfig, run: Run, built: Built, tokenizer: Tokenizer) -> Training:
+    """Load the newest sound checkpoint of `run`, else the model to start from. The caller holds the run's lock.
+
+    Raises ConfigError where the options cannot work together, ModelError where the model cannot be loaded.
+    """
+    device = resolve_device(config.device)
+    dtype = training_dtype(config, device)
+    base = Path(config.model.path)
+    arch = read_architecture(base)
+    check_fit(config, arch, tokenizer)
+    chosen = memory.choose(config, arch, dtype, device)
+    found = state.newest_sound(run.directory)
+    source = found.directory or base
+    exact = found.directory is not None and state.has_optimizer(found.directory)
+    model, masters = _load(config, source, dtype, device, with_masters=not exact)
+    parameters: dict[str, Tensor] = dict(model.named_parameters())
+    if found.directory is not None and exact:
+        optimizer = state.read_optimizer(found.directory, device)
+    else:
+        optimizer = new_state(resolve(config.optimizer), parameters, masters)
+    exactness = _exactness(config, device)
+    progress = state.Progress() if found.directory is None else state.read_progress(found.directory)
+    blocks = built.splits["train"]
+    held_out = None if config.eval is None else built.splits.get(config.eval.split)
+    return Training(
+        config=config,
+        run=run,
+        tokenizer=tokenizer,
+        blocks=blocks,
+        held_out=held_out,
+        device=device,
+        model=model,
+        parameters=parameters,
+        optimizer=optimizer,
+        run_block=_run_block(chosen, arch),
+        steps=total_steps(config, len(blocks)),
+        progress=attrs.evolve(progress, exactness=exactness),
+        notes=[*found.warnings, *_notes(config, progress, exactness, exact, held_out)],
+    )
+
+
+def training_dtype(config: TrainConfig, device: torch.device) -> torch.dtype:
+    """Return the type of the weights. Raises ConfigError for float16, which is too narrow for gradients."""
+    dtype = resolve_dtype(config.model.dtype, device)
+    if dtype == torch.float16:
+        raise ConfigError(
+            "model.dtype is float16, in which gradients underflow", hint="set model.dtype to bfloat16, float32 or auto"
+        )
+    return dtype
+
+
+def check_fit(config: TrainConfig, arch: Architecture, tokenizer: Tokenizer) -> None:
+    """Raise ConfigError where blocks and tokens do not fit the model."""
+    context = config.model.max_context or arch.max_position_embeddings
+    if config.dataset.block_size > context:
+        raise ConfigError(
+            f"dataset.block_size is {config.dataset.block_size}, but the model's context is {context}",
+            hint="lower dataset.block_size, or set model.max_context if the model is to learn a longer one",
+        )
+    if tokenizer.vocab_size > arch.vocab_size:
+        raise ConfigError(
+            f"the tokenizer has {tokenizer.vocab_size} tokens, but the model knows {arch.vocab_size}",
+            hint="leave dataset.tokenizer unset to take the model's own",
+        )
+
+
+def _load(
+    config: TrainConfig, source: Path, dtype: torch.dtype, device: torch.device, *, with_masters: bool
+) -> tuple[Llama, dict[str, Tensor]]:
+    """Return the model in `dtype`, and float32 masters of its weights if they are to be made here."""
+    narrow = dtype != torch.float32 and config.optimizer.rounding == "master"
+    if not (narrow and with_masters):
+        return load_model(source, dtype=dtype, device=device), {}
+    model = load_model(source, dtype=torch.float32, device=device)
+    masters = {name: parameter.detach() for name, parameter in model.named_parameters()}
+    return model.to(dtype), masters
+
+
+def _run_block(chosen: memory.Bytes, arch: Architecture) -> RunBlock:
+    if chosen.checkpointing == "none":
+        return call
+    return checkpointed if chosen.offload == "none" else Offload(arch.num_hidden_layers).run_block
+
+
+def _exactness(config: TrainConfig, device: torch.device) -> dict[str, str]:
+    """Return what the bits of a training depend on besides its record."""
+    kind = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
+    return {
+        "torch": torch.__version__,
+        "device": f"{device.type} {kind}",
+        "threads": str(torch.get_num_threads()),
+        "memory.loss_chunk": str(config.memory.loss_chunk),
+    }
+
+
+def _notes(
+    config: TrainConfig,
+    before: state.Progress,
+    exactness: dict[str, str],
+    exact: bool,
+    held_out: Blocks | None,
+) -> list[str]:
+    notes = []
+    if config.eval is not None and held_out is None:
+        notes.append(f"the dataset has no {config.eval.split} split: the held-out loss is not measured")
+    if before.step:
+        changed = [f"{k} {v} → {exactness[k]}" for k, v in before.exactness.items() if exactness.get(k) != v]
+        if changed:
+            notes.append(f"not bit-exact from here on: {', '.join(changed)}")
+        if not exact:
+            notes.append("not bit-exact from here on: this checkpoint's optimizer state is gone, it starts from zero")
+    return notes

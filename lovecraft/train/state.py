@@ -1,0 +1,141 @@
+"""Checkpoints of a run, whole or absent, and what a resumed training needs to go on to the bit.
+
+    RUN/checkpoints/step-00000100/    a Hugging Face model directory: exactly what the forward pass uses
+      manifest.json                   sizes and hashes of all but the optimizer's state
+      trainer/state.json              where the training is
+      trainer/optimizer.safetensors   moments and float32 masters, in the newest checkpoint only,
+      trainer/manifest.json           with their own hashes
+
+There is no RNG state: data order and rounding noise are functions of seed and step.
+"""
+
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import attrs
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from lovecraft.checkpoint import save_model
+from lovecraft.files import MANIFEST, check_manifest, new_directory, write_manifest
+from lovecraft.runs import Run
+from lovecraft.train.optim.step import State
+
+TRAINER = "trainer"
+PROGRESS = "state.json"
+OPTIMIZER = "optimizer.safetensors"
+
+
+@attrs.frozen
+class Progress:
+    """Where a training is after `step` optimizer steps."""
+
+    step: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    metrics_bytes: int = 0
+    """Length of metrics.jsonl, to which a resumed training cuts it."""
+
+    loss: float | None = None
+    """The held-out loss, if it was measured after this step."""
+
+    best_step: int | None = None
+    best_loss: float | None = None
+    exactness: Mapping[str, str] = attrs.field(factory=dict)
+    """What the bits depend on besides the record: torch, threads, device, memory options."""
+
+
+@attrs.frozen
+class Found:
+    """The newest sound checkpoint, and what had to be said on the way to it."""
+
+    directory: Path | None
+    warnings: list[str]
+
+
+def save(run: Path, *, model: nn.Module, optimizer: State, progress: Progress, like: Path) -> Path:
+    """Write the checkpoint of `progress.step` beside the others and return it; the config files are those of `like`.
+
+    Raises OSError or SafetensorError when it cannot be written; nothing is left behind then, and no other checkpoint
+    is touched.
+    """
+    final = run / "checkpoints" / f"step-{progress.step:08d}"
+    with new_directory(final) as directory:
+        save_model(directory, model, like=like, dtype=next(model.parameters()).dtype)
+        trainer = directory / TRAINER
+        trainer.mkdir()
+        (trainer / PROGRESS).write_text(json.dumps(attrs.asdict(progress), indent=2) + "\n", encoding="utf-8")
+        write_manifest(directory)
+        flat = {f"{name}/{slot}": tensor for name, slots in optimizer.items() for slot, tensor in slots.items()}
+        save_file(flat, trainer / OPTIMIZER)
+        write_manifest(trainer)
+    return final
+
+
+def prune(run: Path, *, keep: int, best: int | None) -> None:
+    """Remove all but the newest `keep` checkpoints and that of step `best`, and all optimizer states but the newest."""
+    found = checkpoints(run)
+    for step in list(found)[:-keep]:
+        if step != best:
+            shutil.rmtree(found.pop(step))
+    for directory in list(found.values())[:-1]:
+        (directory / TRAINER / MANIFEST).unlink(missing_ok=True)  # first: without it the state counts as absent
+        (directory / TRAINER / OPTIMIZER).unlink(missing_ok=True)
+
+
+def checkpoints(run: Path) -> dict[int, Path]:
+    """Return a run's checkpoints by step, oldest first. Half-written ones have other names."""
+    found = [(re.fullmatch(r"step-(\d+)", p.name), p) for p in (run / "checkpoints").glob("step-*")]
+    return {int(match[1]): path for match, path in sorted(found, key=lambda pair: pair[1].name) if match}
+
+
+def checkpoint_directory(run: Run, which: str = "latest") -> Path | None:
+    """Return a run's checkpoint: `latest`, `best` (the lowest held-out loss), or that of a step's number."""
+    found = checkpoints(run.directory)
+    if which == "best":
+        losses = {step: read_progress(path).loss for step, path in found.items()}
+        measured = {step: loss for step, loss in losses.items() if loss is not None}
+        return found[min(measured, key=measured.__getitem__)] if measured else None
+    if which == "latest":
+        return found[max(found)] if found else None
+    return found.get(int(which)) if which.isdecimal() else None
+
+
+def newest_sound(run: Path) -> Found:
+    """Return the newest checkpoint that is as it was written; damaged ones are renamed out of the way.
+
+    The caller holds the run's lock.
+    """
+    warnings = []
+    for step, directory in sorted(checkpoints(run).items(), reverse=True):
+        problems = check_manifest(directory)
+        if has_optimizer(directory):
+            problems += check_manifest(directory / TRAINER)
+        if not problems:
+            return Found(directory, warnings)
+        directory.rename(directory.with_name(f"damaged-{directory.name}"))
+        warnings.append(f"the checkpoint of step {step} is damaged and skipped: {'; '.join(problems)}")
+    return Found(None, warnings)
+
+
+def has_optimizer(directory: Path) -> bool:
+    """Return whether a checkpoint still has the optimizer's state."""
+    return (directory / TRAINER / MANIFEST).is_file()
+
+
+def read_progress(directory: Path) -> Progress:
+    """Return where the training was when it wrote a checkpoint."""
+    return Progress(**json.loads((directory / TRAINER / PROGRESS).read_text(encoding="utf-8")))
+
+
+def read_optimizer(directory: Path, device: torch.device) -> State:
+    """Return a checkpoint's optimizer state on `device`."""
+    state: State = {}
+    for key, tensor in load_file(directory / TRAINER / OPTIMIZER, device=str(device)).items():
+        name, slot = key.split("/")
+        state.setdefault(name, {})[slot] = tensor
+    return state

@@ -1,0 +1,237 @@
+"""Whatever ends a training, the same command goes on as if nothing had: the same rows, the same bits."""
+
+import errno
+import os
+import signal
+from collections.abc import Callable
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from lovecraft import SGD, Adafactor
+from lovecraft.errors import RunError
+from lovecraft.runs import Run
+from lovecraft.train import control, loop, state
+from tests.train import children
+from tests.train.bench import Bench, rows
+
+OPTIMIZERS: dict[str, dict[str, object]] = {
+    "float32": {},
+    "stochastic": {"model__dtype": "bfloat16"},
+    "master": {"model__dtype": "bfloat16", "optimizer__rounding": "master"},
+    "adafactor": {"optimizer": Adafactor},
+    "momentum": {"optimizer": SGD, "optimizer__momentum": 0.9},
+    "no state": {"optimizer": SGD},
+}
+
+
+def tensors(run: Run) -> dict[str, Tensor]:
+    """Return the newest checkpoint's weights and optimizer state."""
+    directory = state.checkpoint_directory(run)
+    assert directory is not None
+    return load_file(directory / "model.safetensors") | load_file(directory / "trainer" / "optimizer.safetensors")
+
+
+def assert_same(a: Run, b: Run) -> None:
+    assert rows(a) == rows(b)
+    left, right = tensors(a), tensors(b)
+    assert left.keys() == right.keys()
+    assert all(torch.equal(tensor, right[name]) for name, tensor in left.items())
+
+
+def after(monkeypatch: pytest.MonkeyPatch, step: int, act: Callable[[], object]) -> None:
+    """Let something happen at the end of one step."""
+    take_step = loop.take_step
+
+    def taken(t: object, number: int, steps: int) -> dict[str, object]:
+        row = take_step(t, number, steps)
+        if number == step:
+            act()
+        return row
+
+    monkeypatch.setattr(loop, "take_step", taken)
+
+
+def uninterrupted(bench: Bench, changes: dict[str, object]) -> Run:
+    run = bench.run("whole")
+    bench.train(bench.config(**changes), run)
+    return run
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_stopped_and_resumed_is_as_if_it_had_never_stopped(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, optimizer: str
+) -> None:
+    changes: dict[str, object] = {"eval__every": 2, **OPTIMIZERS[optimizer]}
+    run, config = bench.run(), bench.config(**changes)
+    with monkeypatch.context() as patch:
+        after(patch, 3, lambda: control.request(run.directory, "stop"))
+        outcome = bench.train(config, run)
+    assert (outcome.step, outcome.reason, run.status["status"]) == (3, "stop", "stopped")
+    assert bench.train(config, run).reason == ""
+    assert run.status["status"] == "finished"
+    assert_same(run, uninterrupted(bench, changes))
+
+
+def test_a_run_stopped_at_the_end_of_an_epoch_goes_on_with_the_next(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes: dict[str, object] = {"epochs": 2.0, "max_steps": None, "batch_size": 7}
+    run, config = bench.run(), bench.config(**changes)
+    per_epoch = -(-len(bench.built(config).splits["train"]) // 7)
+    with monkeypatch.context() as patch:
+        after(patch, per_epoch, lambda: control.request(run.directory, "stop"))
+        assert bench.train(config, run).step == per_epoch
+    assert bench.train(config, run).step == 2 * per_epoch
+    assert_same(run, uninterrupted(bench, changes))
+
+
+@pytest.mark.parametrize("where", children.PLACES)
+def test_killed_at_any_moment_and_resumed_is_as_if_nothing_had_happened(bench: Bench, where: str) -> None:
+    changes: dict[str, object] = {"save__every": 2, "eval__every": 2, "save__best": False, "model__dtype": "bfloat16"}
+    run = bench.run()
+    child = children.start(bench, where, changes)
+    child.join(60)
+    assert child.exitcode == -signal.SIGKILL
+    assert list(state.checkpoints(run.directory)) == ([2, 4] if where == "step" else [2])
+    assert bool(list((run.directory / "checkpoints").glob(".*.tmp*"))) == (where == "save")
+    assert not control.is_running(run.directory)
+    bench.train(bench.config(**changes), run)
+    assert not list((run.directory / "checkpoints").glob(".*"))
+    assert_same(run, uninterrupted(bench, changes))
+
+
+def test_killed_before_the_first_checkpoint_starts_again(bench: Bench) -> None:
+    run = bench.run()
+    child = children.start(bench, "step", {})
+    child.join(60)
+    assert len(rows(run)) == 5
+    bench.train(bench.config(), run)
+    assert_same(run, uninterrupted(bench, {}))
+
+
+# --- signals and requests -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_training_after_its_step_with_a_checkpoint(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    run = bench.run()
+    handler = signal.getsignal(number)
+    after(monkeypatch, 2, lambda: signal.raise_signal(number))
+    outcome = bench.train(bench.config(), run)
+    assert (outcome.step, outcome.reason) == (2, number.name)
+    assert list(state.checkpoints(run.directory)) == [2]
+    assert signal.getsignal(number) is handler
+
+
+def test_a_second_signal_ends_it_at_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = bench.run()
+    after(monkeypatch, 2, lambda: [signal.raise_signal(signal.SIGINT) for _ in range(2)])
+    with pytest.raises(KeyboardInterrupt):
+        bench.train(bench.config(), run)
+    assert not state.checkpoints(run.directory)
+
+
+def test_a_request_to_save_saves_and_goes_on(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = bench.run()
+    after(monkeypatch, 2, lambda: control.request(run.directory, "save"))
+    assert bench.train(bench.config(), run).step == 6
+    assert list(state.checkpoints(run.directory)) == [2, 6]
+
+
+def test_a_request_to_abort_ends_without_saving(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = bench.run()
+    after(monkeypatch, 2, lambda: control.request(run.directory, "abort"))
+    assert bench.train(bench.config(), run).reason == "abort"
+    assert not state.checkpoints(run.directory)
+
+
+def test_max_minutes_saves_and_stops(bench: Bench) -> None:
+    run = bench.run()
+    outcome = bench.train(bench.config(max_minutes=1e-9, eval=None), run)
+    assert outcome.reason == "max_minutes"
+    assert run.status["status"] == "stopped"
+
+
+def test_a_request_to_a_process_that_is_gone_does_not_stop_the_next(bench: Bench) -> None:
+    run = bench.run()
+    control.request(run.directory, "stop")
+    assert bench.train(bench.config(), run).step == 6
+
+
+# --- checkpoints --------------------------------------------------------------------------------------
+
+
+def damage(run: Run, step: int, name: str) -> None:
+    file = state.checkpoints(run.directory)[step] / name
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "trainer/optimizer.safetensors", "trainer/state.json"])
+def test_a_damaged_newest_checkpoint_is_skipped_with_a_warning(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], name: str
+) -> None:
+    run, config = bench.run(), bench.config(save__every=2, save__best=False)
+    with monkeypatch.context() as patch:
+        after(patch, 4, lambda: control.request(run.directory, "stop"))
+        bench.train(config, run)
+    damage(run, 4, name)
+    capfd.readouterr()
+    outcome = bench.train(config, run)
+    said = capfd.readouterr().err
+    assert f"step 4 is damaged and skipped: {name.removeprefix('trainer/')}" in said.replace("trainer/", "")
+    assert "not bit-exact" in said, "only the newest checkpoint has the optimizer's state"
+    assert outcome.step == 6
+    assert [row["step"] for row in rows(run) if "lr" in row] == [1, 2, 3, 4, 5, 6]
+    assert list(state.checkpoints(run.directory)) == [4, 6]
+
+
+def test_a_full_disk_in_a_save_leaves_the_last_checkpoint_and_a_run_that_goes_on(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes: dict[str, object] = {"save__every": 2, "save__best": False}
+    run, config = bench.run(), bench.config(**changes)
+    save, calls = state.save_file, iter(range(1, 100))
+
+    def full(*words: object) -> None:
+        if next(calls) == 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        save(*words)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(state, "save_file", full)
+        with pytest.raises(RunError, match="No space left on device") as caught:
+            bench.train(config, run)
+    assert "free some space" in caught.value.hint
+    assert list(state.checkpoints(run.directory)) == [2]
+    assert not list((run.directory / "checkpoints").glob(".*"))
+    bench.train(config, run)
+    assert_same(run, uninterrupted(bench, changes))
+
+
+def test_resuming_under_another_setting_says_that_it_is_not_exact(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = bench.run()
+    with monkeypatch.context() as patch:
+        after(patch, 3, lambda: control.request(run.directory, "stop"))
+        bench.train(bench.config(), run)
+    capfd.readouterr()
+    bench.train(bench.config(memory__loss_chunk=0), run)
+    assert "not bit-exact from here on: memory.loss_chunk 1024 → 0" in capfd.readouterr().err
+
+
+def test_optimizer_state_goes_by_name_not_by_order(bench: Bench) -> None:
+    run = bench.run()
+    bench.train(bench.config(), run)
+    directory = state.checkpoint_directory(run)
+    assert directory is not None
+    found = state.read_optimizer(directory, torch.device("cpu"))
+    assert found.keys() == load_file(directory / "model.safetensors").keys()
+    assert all(found[name].keys() == {"exp_avg", "exp_avg_sq"} for name in found)
