@@ -46,6 +46,7 @@ def new_directory(final: Path) -> Iterator[Path]:
     try:
         yield temporary
         for file in sorted(p for p in temporary.rglob("*") if p.is_file()):
+            file.chmod(0o644)  # safetensors writes files that only their owner reads
             _sync_file(file)
         for folder in sorted((p for p in temporary.rglob("*") if p.is_dir()), reverse=True):
             _sync_directory(folder)

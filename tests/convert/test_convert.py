@@ -83,6 +83,13 @@ def test_every_end_of_turn_stops_a_generation(tmp_path: Path) -> None:
     assert load_tokenizer(tmp_path / "out").stop_ids == (1, 5)
 
 
+def test_others_may_read_what_was_written(tmp_path: Path) -> None:
+    convert(tiny_gguf(tmp_path / "a.gguf"), tmp_path / "out")
+    assert {file.name: oct(file.stat().st_mode & 0o777) for file in (tmp_path / "out").iterdir()} == dict.fromkeys(
+        os.listdir(tmp_path / "out"), "0o644"
+    )
+
+
 def test_linear_rope_scaling_is_kept(tmp_path: Path) -> None:
     changes = {"llama__rope__scaling__type": "linear", "llama__rope__scaling__factor": 4.0}
     convert(tiny_gguf(tmp_path / "a.gguf", **changes), tmp_path / "out")
