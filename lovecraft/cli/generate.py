@@ -1,0 +1,201 @@
+"""Continue a text, and print it as it is made.
+
+Two words are what to run and the prompt. One word is what to run, and the prompt comes from stdin; unless the word
+holds a space: then it is the prompt, and the project you stand in is what to run. With --url the word is the prompt.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import attrs
+
+from lovecraft.cli import console
+from lovecraft.cli.serve import find_served
+from lovecraft.errors import ConfigError, ServeError
+
+USAGE = "[CONFIG|RUN|MODEL] [PROMPT] [--url URL]"
+EXAMPLE = 'lc generate finetune_lovecraft "The old lighthouse" --max-tokens 400 | tee story.txt'
+TAKES_OPTIONS = False
+BARE = 2
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `lc generate`."""
+    add = parser.add_argument
+    add("--max-tokens", type=_number(int, 1, 1_000_000), default=256, metavar="N", help="tokens to make at most; 256")
+    add("--temperature", type=_number(float, 0, 2), default=0.8, metavar="T", help="0 is the likeliest token; 0.8")
+    add(
+        "--top-p", type=_number(float, 1e-9, 1), default=0.95, metavar="P", help="draw from this much probability; 0.95"
+    )
+    add("--top-k", type=_number(int, 0, 2**31), default=0, metavar="K", help="draw from so many tokens; 0: all")
+    add("--min-p", type=_number(float, 0, 1), default=0.0, metavar="P", help="least probability, of the likeliest's; 0")
+    add("--seed", type=_number(int, 0, 2**62), metavar="N", help="draw the same text again")
+    add(
+        "--stop",
+        type=_some,
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="end before this text; may be given again",
+    )
+    add("--n", type=_number(int, 1, 1000), default=1, metavar="N", help="continuations to make, one after the other")
+    add("--no-echo", action="store_true", help="do not print the prompt")
+    add("--ignore-eos", action="store_true", help="go on where the model would end")
+    add(
+        "--context",
+        choices=("error", "stop", "roll"),
+        help="at the end of the context; roll: go on over its newest half",
+    )
+    add("--checkpoint", default="latest", metavar="WHICH", help="of a run: latest, best or a step's number")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
+    add("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
+    add("--max-context", type=_number(int, 2, 2**31), metavar="N", help="a shorter context than the model's")
+    add("--url", help="let a server do it: any with OpenAI's completion API")
+    add("--model", metavar="NAME", help="with --url: which of its models; the first one it lists")
+    add("--api-key-file", type=Path, metavar="FILE", help="with --url: a file with the key")
+
+
+@attrs.define
+class Outcome:
+    """What a continuation took."""
+
+    tokens: int = 0
+    rolls: int = 0
+    reason: str = ""
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the prompt and its continuations."""
+    word, prompt = _words(args)
+    make = _remote(args) if args.url else _local(args, word)
+    for number in range(args.n):
+        if args.n > 1:
+            _write(f"{'' if number == 0 else chr(10)}--- {number + 1} of {args.n} ---\n")
+        _tell(args, prompt, make, number)
+    return 0
+
+
+Make = Callable[[str, int, Outcome], Iterator[str]]
+"""Yields the text of the continuation with a number, and fills in its outcome."""
+
+
+def _words(args: argparse.Namespace) -> tuple[str | None, str]:
+    """Return what to run and the prompt."""
+    words = list(args.bare)
+    if args.url and len(words) > 1:
+        raise ConfigError("with --url there is only the prompt", hint="--model names the model; quote the prompt")
+    word = None if args.url or (len(words) == 1 and " " in words[0]) else words.pop(0) if words else None
+    if words:
+        return word, words[0]
+    if sys.stdin.isatty():
+        console.say("type the text to continue, and Ctrl-D after its last line")
+    return word, sys.stdin.read().removesuffix("\n")
+
+
+def _tell(args: argparse.Namespace, prompt: str, make: Make, number: int) -> None:
+    outcome, start = Outcome(), time.monotonic()
+    pieces = make(prompt, number, outcome)
+    first = next(pieces, "")  # what is wrong shows before anything is printed
+    _write(("" if args.no_echo else prompt) + first)
+    try:
+        for piece in pieces:
+            _write(piece)
+    except KeyboardInterrupt:
+        _write("\n")
+        raise
+    _write("\n")
+    seconds = time.monotonic() - start
+    rolls = f", context rolled {outcome.rolls} times" if outcome.rolls else ""
+    console.say(f"{outcome.tokens} tokens, {outcome.tokens / seconds:.1f} tokens/s, {outcome.reason}{rolls}")
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def _local(args: argparse.Namespace, word: str | None) -> Make:
+    """Return a maker that runs the model in this process."""
+    from lovecraft.engine import generate
+    from lovecraft.engine.request import Request, SamplingParams, check_length, new_seed
+    from lovecraft.engine.text import TextStream, prompt_ids
+    from lovecraft.tokenizer import load_tokenizer
+
+    if args.model or args.api_key_file:
+        raise ConfigError("--model and --api-key-file go with --url")
+    path = find_served(word, args.checkpoint)[0]
+    tokenizer = load_tokenizer(path)
+    model, slot = generate.load(path, device=args.device, dtype=args.dtype, max_context=args.max_context)
+
+    def make(prompt: str, number: int, outcome: Outcome) -> Iterator[str]:
+        ids = prompt_ids(tokenizer, prompt)
+        policy = args.context or "roll"
+        check_length(len(ids), args.max_tokens, slot.context, policy)
+        seed = new_seed() if args.seed is None else args.seed + number
+        sampling = SamplingParams(args.temperature, args.top_p, args.top_k, args.min_p, seed)
+        stop_ids = frozenset(() if args.ignore_eos else tokenizer.stop_ids)
+        request = Request(tuple(ids), args.max_tokens, sampling, stop_ids, roll=policy == "roll")
+        text = TextStream(tokenizer, ids, stops=args.stop)
+        for event in generate.events(model, slot, request, vocabulary=tokenizer.vocab_size):
+            yield text.take(event)
+            outcome.tokens, outcome.rolls, outcome.reason = text.tokens, text.rolls, text.reason or ""
+            if text.reason:
+                return
+
+    return make
+
+
+def _remote(args: argparse.Namespace) -> Make:
+    """Return a maker that asks a server. It is sent only what differs from every server's default."""
+    from lovecraft.serve import client
+
+    if args.context or args.max_context:
+        raise ConfigError("with --url the server decides about its context", hint="leave out --context, --max-context")
+    key = _key(args.api_key_file) if args.api_key_file else ""
+    model = args.model or client.first_model(args.url, key)
+    special = {"top_k": args.top_k, "min_p": args.min_p, "stop": args.stop, "ignore_eos": args.ignore_eos}
+
+    def make(prompt: str, number: int, outcome: Outcome) -> Iterator[str]:
+        body = {"model": model, "prompt": prompt, "max_tokens": args.max_tokens, "temperature": args.temperature}
+        body |= {"top_p": args.top_p, "stream_options": {"include_usage": True}}
+        body |= {name: value for name, value in special.items() if value}
+        body |= {} if args.seed is None else {"seed": args.seed + number}
+        for chunk in client.complete(args.url, body, key):
+            outcome.tokens = (chunk.get("usage") or {}).get("completion_tokens", outcome.tokens)
+            outcome.rolls = (chunk.get("lovecraft") or {}).get("context_rolls", outcome.rolls)
+            for choice in chunk["choices"]:
+                outcome.reason = choice.get("finish_reason") or outcome.reason
+                yield choice.get("text") or ""
+
+    return make
+
+
+def _key(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8").split()[0]
+    except (OSError, UnicodeDecodeError, IndexError):
+        raise ServeError(f"there is no API key in {file}", hint="it holds one key a line") from None
+
+
+def _some(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("an empty text would end it at once")
+    return text
+
+
+def _number(kind: type, low: float, high: float) -> Callable[[str], float]:
+    """Return a reader of numbers between two bounds, for argparse."""
+
+    def read(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text!r} is not {kind.__name__} from {low} to {high}")
+        return value
+
+    return read

@@ -1,0 +1,81 @@
+"""Serve a model over the OpenAI API.
+
+Of a run it serves the latest checkpoint, of a config that of its newest run. The options are ServeConfig's; a `Serve`
+class beside the config gives their values.
+"""
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+from lovecraft.cli import console, options, target
+from lovecraft.config.load import Loaded, load
+from lovecraft.config.resolve import resolve
+from lovecraft.config.schema import ModelConfig, ServeConfig, TrainConfig
+from lovecraft.errors import ConfigError, ModelError, RunError
+from lovecraft.runs import Run, list_runs
+
+USAGE = "CONFIG|RUN|MODEL [--checkpoint latest|best|STEP] [--option value …]"
+EXAMPLE = "lc serve finetune_lovecraft --port 8001"
+OPTIONS_OF = "ServeConfig"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `lc serve`."""
+    parser.add_argument("--checkpoint", default="latest", metavar="WHICH", help="latest, best or a step's number")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until SIGTERM or Ctrl-C."""
+    from lovecraft.serve import server, service
+
+    directory, name, cls = find_served(args.target, args.checkpoint)
+    config = resolve(options.apply(cls, args.options, None))
+    logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("lovecraft").setLevel(logging.INFO)
+    name = config.name or name
+
+    def ready(url: str, served: service.Served) -> None:
+        console.say(f"serving {name} at {url}/v1, context {served.engine.context} tokens; Ctrl-C ends it. Try:")
+        console.say(f"  lc generate --url {url} 'The old lighthouse'")
+        body = f'{{"model": "{name}", "prompt": "The old lighthouse", "max_tokens": 64}}'
+        console.say(f"  curl {url}/v1/completions -H 'Content-Type: application/json' -d '{body}'")
+
+    console.say(f"loading {directory}")
+    server.run(config, name, lambda: service.load(directory, config), ready)
+    return 0
+
+
+def find_served(word: str | None, checkpoint: str) -> tuple[Path, str, Any]:
+    """Return the model directory that `word` names, the name clients see, and the class of its serving options.
+
+    Raises ConfigError, ModelError or RunError when there is nothing to serve.
+    """
+    if run := target.find_run(word):
+        return target.find_runs_checkpoint(run, checkpoint), Run(run).name, ServeConfig
+    if model := target.find_model(word):
+        if model.suffix == ".gguf":
+            raise ModelError(f"{model} is a GGUF file", hint=f"make a model directory of it: lc convert {model} DIR")
+        return model, model.name, ServeConfig
+    loaded = load(word)
+    serve = getattr(sys.modules[loaded.cls.__module__], "Serve", ServeConfig)
+    if issubclass(loaded.cls, ModelConfig):
+        return Path(str(resolve(loaded.cls).path)), loaded.name, serve
+    if issubclass(loaded.cls, TrainConfig):
+        return _trained(loaded, checkpoint), loaded.name, serve
+    raise ConfigError(
+        f"{loaded.name} is not a model", hint="name a Train config with a run, a run, or a model directory"
+    )
+
+
+def _trained(loaded: Loaded, checkpoint: str) -> Path:
+    """Return the checkpoint of a config's newest run that has one."""
+    from lovecraft.train.state import checkpoint_directory
+
+    for run in reversed(list_runs(loaded.root, loaded.name)):
+        if found := checkpoint_directory(run, checkpoint):
+            console.say(f"{loaded.name}: {run.name}")
+            return found
+    raise RunError(f"no run of {loaded.name} has a checkpoint ({checkpoint})", hint=f"lc train {loaded.name}")

@@ -1,0 +1,168 @@
+"""Running the server: the port, loading behind it, and an orderly end."""
+
+import asyncio
+import concurrent.futures
+import contextlib
+import hashlib
+import ipaddress
+import logging
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import uvicorn
+
+from lovecraft.config.schema import ServeConfig
+from lovecraft.errors import ServeError
+from lovecraft.serve.app import make_app
+from lovecraft.serve.asgi import Access
+from lovecraft.serve.service import Served, Service
+
+log = logging.getLogger(__name__)
+
+GRACE = 5  # seconds that connections get to take the last bytes, after the requests were ended
+
+
+def run(config: ServeConfig, name: str, load: Callable[[], Served], ready: Callable[[str, Served], None]) -> None:
+    """Serve until SIGTERM or SIGINT, then let running requests finish for `config.drain_timeout` seconds.
+
+    The port is taken first; requests get 503 until `load` is done. Then `ready` is called with the URL. Raises
+    ServeError when the port cannot be had, or would be open to others without a key, and what `load` raises.
+    """
+    service = Service(name, config.context)
+    access = make_access(config)
+    with bind(config.host, config.port) as listener:
+        asyncio.run(_serve(Server(service, access, config.drain_timeout), listener, load, ready))
+
+
+def make_access(config: ServeConfig) -> Access:
+    """Return who may come in. Raises ServeError for a host open to others without keys, and for a bad key file."""
+    keys = () if config.api_key_file is None else read_keys(config.api_key_file)
+    if not keys and not is_loopback(config.host):
+        raise ServeError(
+            f"host {config.host} is open to other machines, and there is no API key",
+            hint="give --api-key-file FILE, or keep --host 127.0.0.1",
+        )
+    # With keys a foreign page gets nowhere, and a proxy may use any name.
+    hosts = None if keys else frozenset({"localhost", "127.0.0.1", "[::1]", config.host.lower()})
+    return Access(keys, hosts)
+
+
+def read_keys(file: Path) -> tuple[bytes, ...]:
+    """Return the SHA-256 of each key in `file`, one a line. Raises ServeError when there is none."""
+    try:
+        lines = file.read_text(encoding="utf-8").split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ServeError(f"api_key_file {file} cannot be read: {error}", hint="it holds one key a line") from None
+    if not lines:
+        raise ServeError(f"api_key_file {file} holds no key", hint="it holds one key a line")
+    return tuple(hashlib.sha256(line.encode()).digest() for line in lines)
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether an address is reached from this machine only."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Return a socket that listens on the address. Raises ServeError when it cannot be had."""
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen()
+    except (OSError, OverflowError) as error:  # OverflowError: no such port
+        listener.close()
+        hint = "stop what listens there, or give another --port (0 takes a free one)"
+        raise ServeError(f"cannot listen on {host}:{port}: {getattr(error, 'strerror', error)}", hint=hint) from None
+    return listener
+
+
+class Server(uvicorn.Server):
+    """uvicorn, but a signal drains the requests, ends them at a deadline with an error, and the exit code is 0."""
+
+    def __init__(self, service: Service, access: Access, drain_timeout: float) -> None:
+        super().__init__(
+            uvicorn.Config(
+                make_app(service, access),
+                lifespan="off",
+                ws="none",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=int(drain_timeout) + GRACE,
+            )
+        )
+        self.service = service
+        self.drain_timeout = drain_timeout
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Drain on a signal; uvicorn would raise it again at the end."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self.stop)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(number)
+
+    def stop(self) -> None:
+        """Take no more requests and end when those that run have finished; at once when called again."""
+        if self.should_exit:
+            self.force_exit = True
+            self._abort()
+            return
+        self.should_exit = self.service.draining = True
+        if self.service.served and self.service.served.engine.jobs:
+            log.warning("finishing running requests for up to %g s; again to stop at once", self.drain_timeout)
+        asyncio.get_running_loop().call_later(self.drain_timeout, self._abort)
+
+    def _abort(self) -> None:
+        if self.service.served:
+            self.service.served.engine.abort()
+
+
+async def _serve(
+    server: Server, listener: socket.socket, load: Callable[[], Served], ready: Callable[[str, Served], None]
+) -> None:
+    serving = asyncio.create_task(server.serve([listener]))
+    loading = asyncio.wrap_future(_in_thread(load))
+    await asyncio.wait({serving, loading}, return_when=asyncio.FIRST_COMPLETED)
+    if loading.done() and not loading.exception():
+        server.service.served = loading.result()
+        ready(_url(listener), loading.result())
+    server.should_exit |= loading.done() and loading.exception() is not None
+    await serving
+    if loading.done():
+        served = loading.result()
+        served.engine.abort()
+        served.engine.join(GRACE)
+
+
+def _in_thread(load: Callable[[], Served]) -> concurrent.futures.Future[Served]:
+    """Run `load` on a thread that does not keep the process alive: a signal must not wait for it."""
+    future: concurrent.futures.Future[Served] = concurrent.futures.Future()
+
+    def work() -> None:
+        try:
+            future.set_result(load())
+        except BaseException as error:  # noqa: BLE001  carried over to whoever waits for the result
+            future.set_exception(error)
+
+    threading.Thread(target=work, name="load", daemon=True).start()
+    return future
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

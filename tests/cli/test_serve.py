@@ -1,0 +1,148 @@
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from openai import OpenAI
+
+from lovecraft import ServeConfig, resolve
+from lovecraft.cli.serve import find_served
+from lovecraft.errors import ConfigError, LovecraftError, RunError
+from lovecraft.serve.server import bind
+from tests.tiny import tiny_model_dir
+
+Write = Callable[[str, str], Path]
+
+
+def make_run(workspace: Path, number: str, *steps: int) -> Path:
+    """Make a run of tiny/default with checkpoints, each a model directory."""
+    run = workspace / "runs/tiny/default" / number
+    for step in steps:
+        tiny_model_dir(run / f"checkpoints/step-{step:08d}")
+    run.mkdir(parents=True, exist_ok=True)
+    (run / "record.json").write_text("{}")
+    return run
+
+
+def test_model_directory_is_served_under_its_name(workspace: Path) -> None:
+    model = tiny_model_dir(workspace / "models/tiny")
+    assert find_served(str(model), "latest") == (model, "tiny", ServeConfig)
+
+
+def test_run_is_served_by_its_latest_checkpoint_or_a_given_one(workspace: Path) -> None:
+    run = make_run(workspace, "002", 2, 10)
+    for word in (str(run), "tiny/default/002"):
+        assert find_served(word, "latest")[:2] == (run / "checkpoints/step-00000010", "tiny/default/002")
+    assert find_served(str(run), "2")[0] == run / "checkpoints/step-00000002"
+    with pytest.raises(LovecraftError, match="no 5 checkpoint"):
+        find_served(str(run), "5")
+
+
+def test_config_is_served_by_its_newest_run_that_has_a_checkpoint(workspace: Path) -> None:
+    make_run(workspace, "001", 4)
+    run = make_run(workspace, "002", 4)
+    make_run(workspace, "003")
+    assert find_served("tiny", "latest")[:2] == (run / "checkpoints/step-00000004", "tiny/default")
+
+
+def test_config_that_was_never_trained_says_how(workspace: Path) -> None:
+    with pytest.raises(RunError, match="no run of tiny/default") as caught:
+        find_served("tiny", "latest")
+    assert caught.value.hint == "lc train tiny/default"
+
+
+def test_model_config_is_served_by_its_path(workspace: Path, write: Write) -> None:
+    write("projects/tiny/base.py", "import workspace\n\n\nclass Model(workspace.Model):\n    max_context = 64\n")
+    assert find_served("tiny/base", "latest")[:2] == (workspace / "models/tiny", "tiny/base")
+
+
+def test_dataset_cannot_be_served(workspace: Path) -> None:
+    with pytest.raises(ConfigError, match="texts/default is not a model"):
+        find_served("texts", "latest")
+
+
+def test_serve_class_beside_the_config_gives_the_options(workspace: Path, write: Write) -> None:
+    text = (workspace / "projects/tiny/default.py").read_text()
+    write(
+        "projects/tiny/default.py",
+        text + "\n\nfrom lovecraft import ServeConfig\n\n\nclass Serve(ServeConfig):\n    port = 9\n",
+    )
+    make_run(workspace, "001", 4)
+    assert resolve(find_served("tiny", "latest")[2]).port == 9
+
+
+def test_gguf_is_refused_with_the_command_that_converts_it(lc: Any, tmp_path: Path) -> None:
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    outcome = lc("serve", tmp_path / "model.gguf")
+    assert outcome.code == 2
+    assert f"lc convert {tmp_path / 'model.gguf'}" in outcome.err
+
+
+def test_port_in_use_is_exit_2_with_a_hint(lc: Any, tmp_path: Path) -> None:
+    model = tiny_model_dir(tmp_path / "tiny")
+    with bind("127.0.0.1", 0) as taken:
+        outcome = lc("serve", model, "--port", taken.getsockname()[1])
+    assert outcome.code == 2
+    assert "Address already in use" in outcome.err
+    assert "--port" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--host", "0.0.0.0"], "no API key"),
+        (["--port", "x"], "--port"),
+        (["--prot", "1"], "--port"),
+        (["--context", "never"], "--context"),
+        (["--port", "0", "--max-context", "100000"], "max_context is 100000"),
+        (["--port", "0", "--dtype", "float8"], "--dtype"),
+        (["--port", "0", "--device", "tpu"], "tpu"),
+    ],
+)
+def test_wrong_options_are_exit_2(lc: Any, tmp_path: Path, words: list[str], said: str) -> None:
+    outcome = lc("serve", tiny_model_dir(tmp_path / "tiny"), *words)
+    assert outcome.code == 2
+    assert said in outcome.err
+
+
+def test_missing_model_is_exit_2(lc: Any, workspace: Path) -> None:
+    outcome = lc("serve", "tinny")
+    assert outcome.code == 2
+    assert "tinny" in outcome.err
+
+
+def test_help_lists_the_options(lc: Any) -> None:
+    outcome = lc("serve", "--help")
+    assert outcome.code == 0
+    assert "--drain-timeout" in outcome.out
+    assert "--checkpoint" in outcome.out
+
+
+def test_serving_a_model_from_start_to_sigterm(tmp_path: Path) -> None:
+    model = tiny_model_dir(tmp_path / "tiny")
+    words = f"-m lovecraft serve {model} --port 0 --context roll --name mine".split()
+    with subprocess.Popen(
+        [sys.executable, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as server:
+        assert server.stderr is not None
+        try:
+            said = [server.stderr.readline() for _ in range(4)]
+            assert [line.split()[0] for line in said] == ["loading", "serving", "lc", "curl"]
+            url = said[1].split()[3].rstrip(",")
+            client = OpenAI(base_url=url, api_key="EMPTY", max_retries=0)
+            stream = client.completions.create(
+                model="mine", prompt="The lamp", max_tokens=200, stream=True, extra_body={"ignore_eos": True}
+            )
+            chunks = list(stream)
+            assert chunks[-1].choices[0].finish_reason == "length"
+            client.close()
+        finally:
+            server.send_signal(signal.SIGTERM)
+        out, err = server.communicate(timeout=10)
+    assert server.returncode == 0
+    assert out == ""
+    assert "200 tokens" in err
+    assert len(err.splitlines()) == 1

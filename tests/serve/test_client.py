@@ -1,0 +1,94 @@
+import http.server
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from lovecraft.errors import ServeError
+from lovecraft.serve.client import complete, first_model
+from tests.serving import TEXT, Made, running
+
+BODY = {"model": "org/tiny", "prompt": "so", "max_tokens": 100}
+
+
+@pytest.mark.parametrize("suffix", ["", "/", "/v1", "/v1/"])
+def test_chunks_of_our_own_server(make: Callable[..., Made], suffix: str) -> None:
+    with running(make()) as server:
+        url = server.url + suffix
+        assert first_model(url) == "org/tiny"
+        found = list(complete(url, BODY))
+        assert "".join(choice["text"] for chunk in found for choice in chunk["choices"]) == TEXT
+        with pytest.raises(ServeError, match=r"400: .*temperature"):
+            list(complete(url, {**BODY, "temperature": 9}))
+
+
+Answer = Callable[[bytes], str]
+
+
+@pytest.fixture
+def answer() -> Iterator[Answer]:
+    """Return a function that makes a server which answers every request with the same bytes, and gives its URL."""
+    servers = []
+
+    def one(raw: bytes) -> str:
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.rfile.read(int(self.headers.get("content-length", 0)))
+                self.wfile.write(raw)
+
+            do_POST = do_GET
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        servers.append(server)
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield one
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+
+
+def test_comments_and_other_lines_are_passed_over(answer: Answer) -> None:
+    url = answer(HEAD + b'\r\n: hello\n\nevent: x\ndata: {"choices": []}\r\n\r\ndata: [DONE]\n\n')
+    assert list(complete(url, BODY)) == [{"choices": []}]
+
+
+def test_stream_that_breaks_off_is_an_error(answer: Answer) -> None:
+    for raw in (
+        HEAD + b'\r\ndata: {"choices": []}\n\n',
+        HEAD + b"Content-Length: 500\r\n\r\ndata: {}\n\n",
+        HEAD + b"Transfer-Encoding: chunked\r\n\r\n10\r\ndata",
+    ):
+        with pytest.raises(ServeError, match="broke off"):
+            list(complete(answer(raw), BODY))
+
+
+def test_error_in_the_stream_is_raised(answer: Answer) -> None:
+    url = answer(HEAD + b'\r\ndata: {"error": {"message": "no memory"}}\n\n')
+    with pytest.raises(ServeError, match="no memory"):
+        list(complete(url, BODY))
+
+
+def test_answer_that_is_not_openais_is_shown(answer: Answer) -> None:
+    url = answer(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 5\r\n\r\nsorry")
+    with pytest.raises(ServeError, match="502: sorry"):
+        first_model(url)
+
+
+def test_no_models_is_an_error(answer: Answer) -> None:
+    with pytest.raises(ServeError, match="lists no model"):
+        first_model(answer(b'HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\n{"data": []}'))
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "nonsense", "http://"])
+def test_no_server_is_an_error_with_a_hint(url: str) -> None:
+    with pytest.raises(ServeError, match="cannot reach") as caught:
+        list(complete(url, BODY))
+    assert "lc serve" in caught.value.hint
