@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lovecraft.data.blocks import IGNORED, LENGTH, Blocks
+from lovecraft.errors import ModelError
 from lovecraft.models.llama import Llama
 from lovecraft.train.batches import collate
 from lovecraft.train.loss import linear_cross_entropy
@@ -28,8 +29,8 @@ class Evaluation:
 
     @property
     def perplexity(self) -> float:
-        """exp(loss), infinite where that is too large."""
-        return math.exp(self.loss) if self.loss < 700 else math.inf
+        """exp(loss), capped where a float ends."""
+        return math.exp(min(self.loss, 700.0))
 
 
 @torch.no_grad()
@@ -42,7 +43,10 @@ def evaluate(
     loss_chunk: int,
     max_blocks: int | None = None,
 ) -> Evaluation:
-    """Measure `model` on the first `max_blocks` blocks of a split, or on all of them."""
+    """Measure `model` on the first `max_blocks` blocks of a split, or on all of them.
+
+    Raises ModelError when its logits are not finite.
+    """
     device = model.head.device
     measured = np.arange(min(len(blocks), max_blocks or len(blocks)))
     by_length = measured[np.argsort(blocks.table[measured, LENGTH], kind="stable")]  # less filling up
@@ -57,6 +61,8 @@ def evaluate(
     documents = sorted({blocks[int(number)].document for number in measured})
     size = sum(blocks.documents[d].bytes - blocks.documents[d].first_token_bytes for d in documents)
     whole = len(measured) == len(blocks) and size > 0
+    if not math.isfinite(text + ends):
+        raise ModelError("the model's logits are not finite", hint="its weights are damaged, or its dtype overflows")
     return Evaluation(
         loss=(text + ends) / max(1, tokens),
         bits_per_byte=text / math.log(2) / size if whole else None,

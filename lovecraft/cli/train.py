@@ -1,0 +1,172 @@
+"""Train what a config describes, or go on with a run.
+
+The newest run with the same options and the same inputs is resumed exactly where it was left; if it is finished, that
+is said. Where anything differs, the next number begins. `lc train RUN` goes on with that run.
+"""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import attrs
+
+from lovecraft.cli import console, target
+from lovecraft.config import diff, record, render
+from lovecraft.config.load import Loaded
+from lovecraft.config.resolve import resolve, rows
+from lovecraft.config.schema import TrainConfig
+from lovecraft.errors import ModelError, RunError
+from lovecraft.runs import Run, create, newest, newest_same
+
+if TYPE_CHECKING:
+    from lovecraft.data.build import Built
+    from lovecraft.tokenizer import Tokenizer
+    from lovecraft.train.loop import Outcome
+
+USAGE = "CONFIG|RUN [--new] [--option value …]"
+EXAMPLE = "lc train finetune_lovecraft --max-steps 10"
+EXIT_CODES = {"": 0, "max_minutes": 0, "SIGTERM": 143}
+INTERRUPTED = 130
+SAMPLED_TOKENS = 80
+PROMPT_TOKENS = 24
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `lc train`."""
+    parser.add_argument("--new", action="store_true", help="start another run, whatever runs there are")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print what differs from the defaults, build the blocks, train; print the run's directory to stdout."""
+    config, loaded = target.train_config(args)
+    changes = diff.changed_from_defaults(diff.entries(loaded.cls, loaded.root))
+    console.say(f"{loaded.name}\n{render.changed(changes)}\n")
+    from lovecraft.data.build import build, corpus_hash
+    from lovecraft.files import content_hash
+    from lovecraft.tokenizer import load_tokenizer
+
+    model = model_directory(config)
+    cache, dataset = loaded.root / ".lc" / "cache", resolve(config.dataset)
+    tokenizer = load_tokenizer(target.tokenizer_path(loaded, args) or model)
+    built = build(dataset, tokenizer, cache)
+    inputs = {
+        "corpus": corpus_hash(dataset, cache),
+        "tokenizer": tokenizer.fingerprint,
+        "model": content_hash(model, cache / "hashes.json"),
+    }
+    found = None if args.new else _same(args, loaded, inputs)
+    if found is not None and found.status.get("status") == "finished":
+        console.say(f"{found.name} is finished; `lc train {loaded.name} --new` starts another")
+        _summary(found)
+        console.out(str(found.directory))
+        return 0
+    chosen = _started(loaded, inputs) if found is None else _resumed(found, loaded)
+    return _train(config, chosen, built, tokenizer)
+
+
+def model_directory(config: TrainConfig) -> Path:
+    """Return the directory of the model to start from. Raises ModelError when it is not there."""
+    path = Path(str(config.model.path))
+    if not (path / "config.json").is_file():
+        raise ModelError(
+            f"model.path {path} is not a model directory: it has no config.json",
+            hint="`lc convert` makes one of a GGUF; model.path or --model.path names another",
+        )
+    return path
+
+
+def _same(args: argparse.Namespace, loaded: Loaded, inputs: dict[str, str]) -> Run | None:
+    """Return the run to go on with: that of the same options and inputs, if its steps were to be saved."""
+    wanted = record.fingerprint(loaded.cls, loaded.root)
+    named = target.find_run(args.target)
+    found = newest_same(loaded.root, loaded.name, wanted, inputs)
+    if named is not None and Run(named).record["fingerprint"] == wanted:
+        found = Run(named)
+        if changed := [what for what, content in found.record["inputs"].items() if inputs[what] != content]:
+            raise RunError(
+                f"{found.name} was trained on another {' and another '.join(changed)}",
+                hint=f"`lc train {loaded.name}` starts a new run",
+            )
+    if found is None or _saves_nothing(found):
+        return None
+    if found.status.get("reason") == "not finite":
+        raise RunError(
+            f"{found.name} stopped because its loss was not finite, and would again",
+            hint="change an option, such as --optimizer.lr, or give --new",
+        )
+    return found
+
+
+def _saves_nothing(found: Run) -> bool:
+    return any(entry.path == "save" and entry.value is None for entry in record.options_of(found.record))
+
+
+def _started(loaded: Loaded, inputs: dict[str, str]) -> Run:
+    """Make the next run, and say what differs from the one before."""
+    last = newest(loaded.root, loaded.name)
+    chosen = create(loaded.root, loaded.name, record.make(loaded.cls, loaded.name, loaded.root, inputs))
+    console.say(f"run {chosen.name}")
+    if last is not None:
+        before, now = last.record, chosen.record
+        changes = diff.diff(record.options_of(before), record.options_of(now))
+        what = [name for name, content in inputs.items() if before["inputs"].get(name) != content]
+        lines = [render.changed(changes), *(f"another {name}" for name in what)]
+        console.say(f"compared with {last.name}:\n" + ("\n".join(filter(None, lines)) or "nothing differs"))
+    return chosen
+
+
+def _resumed(found: Run, loaded: Loaded) -> Run:
+    """Say where a run goes on, and write into its record what this command changes without changing the result."""
+    from lovecraft.train.state import checkpoints
+
+    step = max(checkpoints(found.directory), default=0)
+    console.say(f"resuming {found.name} at step {step} of {found.status.get('steps', '?')}")
+    quiet = {row.path for row in rows(loaded.cls) if row.quiet}
+    content = found.record
+    here = diff.entries(loaded.cls, loaded.root)
+    changes = [c for c in diff.diff(record.options_of(content), here) if c.path in quiet]
+    if changes:
+        console.say(render.changed(changes))
+        written = {"at": record.now(), "step": step, "options": [attrs.asdict(change) for change in changes]}
+        record.write(found.directory / record.NAME, {**content, "changes": [*content["changes"], written]})
+    return found
+
+
+def _train(config: TrainConfig, chosen: Run, built: "Built", tokenizer: "Tokenizer") -> int:
+    from lovecraft.train.loop import train
+
+    outcome = train(config, chosen, built, tokenizer)
+    if outcome.reason:
+        console.say(f"{chosen.name} stopped after step {outcome.step} of {outcome.steps} ({outcome.reason})")
+        kept = "the same command goes on from its last checkpoint"
+        console.say("nothing saved" if config.save is None else kept)
+    else:
+        _sample(config, outcome, built, tokenizer)
+        _summary(chosen)
+    console.out(str(chosen.directory))
+    return EXIT_CODES.get(outcome.reason, INTERRUPTED)
+
+
+def _sample(config: TrainConfig, outcome: "Outcome", built: "Built", tokenizer: "Tokenizer") -> None:
+    """Print a continuation of the first prompt, else of the beginning of a text, a held-out one if there is any."""
+    from lovecraft.train.sample import continuation
+
+    blocks = built.splits.get("validation", built.splits["train"])
+    prompts = () if config.eval is None else config.eval.prompts
+    prompt = prompts[0] if prompts else tokenizer.decode(blocks[0].input_ids[:PROMPT_TOKENS].tolist())
+    console.say(f"\n{prompt}│{continuation(outcome.model, tokenizer, prompt, SAMPLED_TOKENS)}\n")
+
+
+def _summary(found: Run) -> None:
+    """Print the held-out loss before and after, and the two commands that serve the run and talk to it."""
+    from lovecraft.train import metrics
+
+    measured = [row for row in metrics.read(found.directory) if "split" in row]
+    if measured:
+        before, after = measured[0], measured[-1]
+        console.say(f"{after['split']} loss {before['loss']:.4f} → {after['loss']:.4f} after {after['step']} steps")
+    if _saves_nothing(found):
+        console.say("nothing saved")
+        return
+    console.say(f"serve it, and talk to it:\n  lc serve {found.name}")
+    console.say('  lc generate --url http://127.0.0.1:8000 "The old lighthouse"')

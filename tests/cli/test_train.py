@@ -1,0 +1,200 @@
+"""`lc train`: which run it takes, what it says, how it ends."""
+
+import json
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lovecraft.runs import Run
+from lovecraft.train import control, loop, state
+from lovecraft.train.metrics import read
+from tests.tiny import tiny_model_dir
+
+Lc = Callable[..., Any]
+
+
+@pytest.fixture(autouse=True)
+def model(workspace: Path) -> Path:
+    """Put the workspace's model in its place."""
+    return tiny_model_dir(workspace / "models" / "tiny", max_position_embeddings=128)
+
+
+def run_of(workspace: Path, number: str = "001") -> Run:
+    return Run(workspace / "runs" / "tiny" / "default" / number)
+
+
+def after(monkeypatch: pytest.MonkeyPatch, step: int, act: Callable[[], object]) -> None:
+    """Let something happen at the end of one step."""
+    take_step = loop.take_step
+
+    def taken(t: object, number: int, steps: int) -> dict[str, Any]:
+        row = take_step(t, number, steps)
+        if number == step:
+            act()
+        return row
+
+    monkeypatch.setattr(loop, "take_step", taken)
+
+
+def test_a_training_says_what_it_is_what_it_brought_and_how_to_use_it(lc: Lc, workspace: Path) -> None:
+    done = lc("train", "tiny")
+    assert done.code == 0
+    assert done.out == f"{run_of(workspace).directory}\n"
+    assert "batch_size" in done.err.split("step 0")[0]
+    for words in (
+        "run tiny/default/001",
+        "validation loss",
+        "→",
+        "│",
+        "lc serve tiny/default/001",
+        "lc generate --url",
+    ):
+        assert words in done.err
+    rows = read(run_of(workspace).directory)
+    assert [row["step"] for row in rows] == [0, 1, 2, 3, 4, 4]
+    assert rows[-1]["loss"] < rows[0]["loss"]
+
+
+def test_the_same_command_again_says_that_the_run_is_finished(lc: Lc, workspace: Path) -> None:
+    first = lc("train", "tiny")
+    again = lc("train", "tiny")
+    assert again.code == 0
+    assert again.out == first.out
+    assert "tiny/default/001 is finished" in again.err
+    assert "--new" in again.err
+    assert "validation loss" in again.err
+    assert "lc serve tiny/default/001" in again.err
+    assert not run_of(workspace, "002").directory.exists()
+
+
+def test_new_starts_another_run_that_is_the_same_to_the_bit(lc: Lc, workspace: Path) -> None:
+    lc("train", "tiny")
+    done = lc("train", "tiny", "--new")
+    assert "run tiny/default/002" in done.err
+    assert "nothing differs" in done.err
+    first, second = (state.checkpoint_directory(run_of(workspace, n)) for n in ("001", "002"))
+    assert first is not None
+    assert second is not None
+    assert (first / "model.safetensors").read_bytes() == (second / "model.safetensors").read_bytes()
+
+
+def test_another_option_starts_the_next_number_and_says_what_differs(lc: Lc, workspace: Path) -> None:
+    lc("train", "tiny")
+    done = lc("train", "tiny", "--optimizer.lr", "0.002")
+    assert "run tiny/default/002" in done.err
+    assert "compared with tiny/default/001:\noptimizer.lr  0.002  was 0.001" in done.err
+
+
+def test_another_corpus_starts_the_next_number_and_says_so(lc: Lc, workspace: Path) -> None:
+    lc("train", "tiny")
+    (workspace / "texts" / "a.txt").write_text("the tide, the tide, " * 30, encoding="utf-8")
+    done = lc("train", "tiny")
+    assert "run tiny/default/002" in done.err
+    assert "another corpus" in done.err
+
+
+def test_an_interrupted_run_is_resumed_by_the_same_command(
+    lc: Lc, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        after(patch, 2, lambda: signal.raise_signal(signal.SIGTERM))
+        stopped = lc("train", "tiny")
+    assert stopped.code == 143
+    assert "stopped after step 2 of 4 (SIGTERM)" in stopped.err
+    done = lc("train", "tiny")
+    assert done.code == 0
+    assert "resuming tiny/default/001 at step 2 of 4" in done.err
+    assert [row["step"] for row in read(run_of(workspace).directory)] == [0, 1, 2, 3, 4, 4]
+
+
+def test_a_run_is_resumed_by_its_name_and_by_its_record(
+    lc: Lc, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("tiny/default/001", run_of(workspace).directory / "record.json"):
+        with monkeypatch.context() as patch:
+            after(patch, 2, lambda: control.request(run_of(workspace).directory, "stop"))
+            stopped = lc("train", "tiny") if name == "tiny/default/001" else lc("train", "tiny", "--new")
+        if name != "tiny/default/001":
+            break
+        assert stopped.code == 130
+        assert lc("train", name).code == 0
+        assert run_of(workspace).status["status"] == "finished"
+    assert "is finished" in lc("train", run_of(workspace).directory / "record.json").err
+
+
+def test_what_does_not_change_the_result_may_change_on_a_resume_and_is_written_down(
+    lc: Lc, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        after(patch, 2, lambda: control.request(run_of(workspace).directory, "stop"))
+        lc("train", "tiny")
+    done = lc("train", "tiny", "--save.every", "1", "--memory.loss-chunk", "8")
+    assert "resuming tiny/default/001 at step 2" in done.err
+    assert "not bit-exact" in done.err
+    assert 3 in state.checkpoints(run_of(workspace).directory)
+    [change] = run_of(workspace).record["changes"]
+    assert change["step"] == 2
+    assert [(option["path"], option["b"]) for option in change["options"]] == [
+        ("memory.loss_chunk", 8),
+        ("save.every", 1),
+    ]
+
+
+def test_after_a_loss_that_is_not_finite_only_a_change_helps(
+    lc: Lc, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "gradient_norm", lambda _: float("nan"))
+        failed = lc("train", "tiny")
+    assert failed.code == 3
+    assert "step 1" in failed.err
+    refused = lc("train", "tiny")
+    assert refused.code == 2
+    assert "--new" in refused.err
+    assert lc("train", "tiny", "--new").code == 0
+    assert lc("train", "tiny", "--optimizer.lr", "0.0005").code == 0
+
+
+def test_without_save_nothing_is_resumed_served_or_called_the_same(lc: Lc, workspace: Path) -> None:
+    done = lc("train", "tiny", "--save", "none")
+    assert done.code == 0
+    assert "nothing saved" in done.err
+    assert "lc serve" not in done.err
+    assert "run tiny/default/002" in lc("train", "tiny", "--save", "none").err
+
+
+def test_an_interrupted_training_without_save_says_so(lc: Lc, monkeypatch: pytest.MonkeyPatch) -> None:
+    after(monkeypatch, 2, lambda: signal.raise_signal(signal.SIGINT))
+    stopped = lc("train", "tiny", "--save", "none")
+    assert stopped.code == 130
+    assert "nothing saved" in stopped.err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["nowhere"], "nowhere"),
+        (["tiny", "--model.path", "no/such/model"], "model.path"),
+        (["tiny", "--dataset.source", "no/such/corpus"], "corpus"),
+        (["tiny", "--dataset.stride", "32"], "stride"),
+        (["tiny", "--dataset.block-size", "4096"], "context"),
+        (["tiny", "--batch-sise", "3"], "--batch-size"),
+        (["tiny", "--model.dtype", "float16"], "float16"),
+        (["texts"], "Train"),
+    ],
+)
+def test_mistakes_end_with_a_message_and_make_no_run(lc: Lc, workspace: Path, words: list[str], said: str) -> None:
+    done = lc("train", *words)
+    assert done.code == 2
+    assert said in done.err
+    assert done.out == ""
+
+
+def test_a_record_of_the_run_holds_its_inputs(lc: Lc, workspace: Path) -> None:
+    lc("train", "tiny")
+    record = json.loads((run_of(workspace).directory / "record.json").read_text())
+    assert record["inputs"].keys() == {"corpus", "tokenizer", "model"}
+    assert all(len(content) == 64 for content in record["inputs"].values())
