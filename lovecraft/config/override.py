@@ -42,7 +42,8 @@ def _origin(cls: Any, name: str, said: Mapping[str, Origin], nested: Mapping[str
     """A section that was not swapped keeps its origin, whatever was changed inside it."""
     if name in said:
         return said[name]
-    return base.history(cls, name)[0][1] if name in nested else Origin("", said="an override")
+    before = base.history(cls, name)  # empty where the section is required and a record fills it
+    return before[0][1] if name in nested and before else Origin("", said="an override")
 
 
 def _place(said: Mapping[str, Origin], path: str) -> str:
