@@ -4,6 +4,7 @@ import struct
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -217,6 +218,13 @@ def test_tokenizer_and_licence_come_along_and_nothing_else(model_dir, tmp_path):
     copied = {"LICENSE", "generation_config.json", "special_tokens_map.json", "tokenizer.json", "tokenizer_config.json"}
     assert {file.name for file in saved.iterdir()} == {WEIGHTS, "config.json"} | copied
     assert all((saved / name).read_bytes() == (model_dir / name).read_bytes() for name in copied)
+
+
+def test_every_file_says_that_its_tensors_are_torchs(model_dir, tmp_path):
+    saved = save(tmp_path / "saved", load(model_dir), model_dir, shard_bytes=100_000)
+    for file in saved.glob("*.safetensors"):  # transformers 4 refuses a file that does not
+        with safe_open(file, "pt") as opened:
+            assert opened.metadata() == {"format": "pt"}
 
 
 def test_a_directory_can_be_its_own_pattern(model_dir, tmp_path):

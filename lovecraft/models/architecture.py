@@ -164,6 +164,8 @@ def _rope_parameters(config: Mapping[str, object], where: str) -> RopeParameters
     _refuse_others(given, {"partial_rotary_factor": 1.0}, where)
     get = _Reader({"rope_theta": 10000.0, **config, **given}, where)
     scaling = {name: get.number(name) for name in ROPE_FIELDS[kind]}
+    if kind == "llama3" and scaling["high_freq_factor"] <= scaling["low_freq_factor"]:
+        raise ModelError(f"{where}: high_freq_factor must be above low_freq_factor")
     trained = get.integer("original_max_position_embeddings", get.integer("max_position_embeddings"))
     return RopeParameters(
         rope_type=kind,

@@ -37,20 +37,23 @@ class _RMSNorm(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
         # y = n w with n = x s:  dw = sum(n dy),  dx = s (w dy - n mean(n w dy))
         x, weight, scale = ctx.saved_tensors
-        normed = (_precise(x) * scale).reshape(-1, x.shape[-1])  # (rows, width)
-        grad = _precise(grads[0]).reshape(normed.shape)
+        width = x.shape[-1]
+        normed = _precise_copy(x).mul_(scale).view(-1, width)  # (rows, width)
+        grad = _precise_copy(grads[0]).view(-1, width)
         product = normed * grad
-        mean = torch.mv(product, _precise(weight)).div_(x.shape[-1])[:, None]  # (rows, 1)
-        grad_x = (grad * weight).addcmul_(normed, mean, value=-1).mul_(scale.view(-1, 1))
+        mean = torch.mv(product, weight.to(product.dtype)).div_(width)[:, None]  # (rows, 1)
+        grad_x = grad.mul_(weight).addcmul_(normed, mean, value=-1).mul_(scale.view(-1, 1))
         return grad_x.to(x.dtype).view(x.shape), product.sum(0).to(weight.dtype), None
 
 
 def _normalise(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """Return the normalised x and the factor of each row (..., 1)."""
-    precise = _precise(x)
-    scale = torch.linalg.vector_norm(precise, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(eps).rsqrt_()
-    return (precise * scale).mul_(weight).to(x.dtype), scale
+    copy = _precise_copy(x)
+    scale = torch.linalg.vector_norm(copy, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+    return copy.mul_(scale).mul_(weight).to(x.dtype), scale
 
 
-def _precise(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+def _precise_copy(x: Tensor) -> Tensor:
+    """Copy x in float32 at least, to be worked on in place: fresh memory costs a CPU more than the arithmetic."""
+    copy = torch.empty(x.shape, dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
+    return copy.copy_(x)

@@ -63,6 +63,7 @@ def test_a_window_is_of_mistral_alone_and_null_switches_it_off():
         ({"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}, "'yarn'"),
         ({"rope_scaling": {"rope_type": "linear"}}, "factor is missing"),
         ({"rope_scaling": {"rope_type": "default", "partial_rotary_factor": 0.5}}, "partial_rotary_factor"),
+        ({"rope_scaling": {**LLAMA3_ROPE, "low_freq_factor": 4.0}}, "high_freq_factor"),
         ({"rope_parameters": {"full_attention": {"rope_type": "default"}}}, "per layer type"),
         ({"hidden_act": "gelu"}, "hidden_act = 'gelu'"),
         ({"attention_dropout": 0.1}, "attention_dropout"),
