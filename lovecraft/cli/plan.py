@@ -45,17 +45,17 @@ def run(args: argparse.Namespace) -> int:
     found = plan(config, arch, blocks, dtype=dtype, device=device, rate=rate)
     if args.json:
         console.out_json(found.as_json())
-        return 0 if found.fits else 1
+        return 0 if found.bytes.fits else 1
     rows = [(name, console.size(count)) for name, count in found.as_json()["bytes"].items()]
-    rows += [("peak", console.size(found.bytes.peak)), ("limit", console.size(found.limit))]
+    rows += [("peak", console.size(found.bytes.peak)), ("limit", console.size(found.bytes.limit))]
     console.table(rows, ("memory", "bytes"), styles=("bold",), right=("bytes",))
     counts = {"parameters": found.parameters, "steps": found.steps, "tokens": found.tokens}
     console.out(", ".join(f"{count:,} {what}" for what, count in counts.items()) + f", {found.flops:.3g} FLOPs")
     how = "as given" if args.tflops else "measured here"
     console.out(f"about {console.duration(found.seconds)}, from a matrix product at {rate / 1e12:.2f} TFLOP/s ({how})")
     console.out(f"checkpointing {found.bytes.checkpointing}, offload {found.bytes.offload}")
-    console.out("it fits" if found.fits else f"it does not fit: {KNOBS}")
-    return 0 if found.fits else 1
+    console.out("it fits" if found.bytes.fits else f"it does not fit: {KNOBS}")
+    return 0 if found.bytes.fits else 1
 
 
 def _positive(text: str) -> float:

@@ -17,7 +17,7 @@ class Display:
     def __init__(self, total: int, step: int) -> None:
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
         columns = (TextColumn("step"), MofNCompleteColumn(), BarColumn(None), TextColumn("{task.fields[row]}"))
-        self._bar = Progress(*columns, TimeRemainingColumn(), console=self._console, expand=True)
+        self._bar = Progress(*columns, TimeRemainingColumn(), console=self._console, expand=True, refresh_per_second=2)
         self._task = self._bar.add_task("", total=total, completed=step, row="")
         self._total, self._first = total, step
         self._smooth: float | None = None
@@ -41,8 +41,8 @@ class Display:
         loss = row["loss"]
         self._smooth = loss if self._smooth is None else SMOOTHING * self._smooth + (1 - SMOOTHING) * loss
         text = (
-            f"loss {loss:.3f} (ema {self._smooth:.3f}) · lr {row['lr']:.2e} · "
-            f"{row['tokens_per_second']:,.0f} tokens/s · {row['memory'] / 1e9:.1f} GB"
+            f"loss {loss:.3f} (ema {self._smooth:.3f}) · lr {row['lr']:.1e} · "
+            f"{row['tokens_per_second']:,.0f} tok/s · {row['memory'] / 1e9:.1f} GB"
         )
         self._bar.update(self._task, completed=row["step"], row=text)
         now = time.monotonic()

@@ -14,7 +14,10 @@ from lovecraft.errors import RunError, TrainingFailed
 from lovecraft.runs import Run
 
 DIVERGED = "not finite"
-OUT_OF_MEMORY = "out of memory"
+SMALLER = (
+    "lower batch_size and raise accumulation, set memory.checkpointing to block and memory.offload to block_inputs, "
+    "lower memory.loss_chunk or dataset.block_size, or take Adafactor; `lc plan` counts what each takes"
+)
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EFBIG)
 
 
@@ -41,22 +44,19 @@ def refuse_not_finite(loss: float, norm: float, step: int, blocks: Blocks, numbe
 
 
 @contextlib.contextmanager
-def recorded(run: Run, steps: int) -> Iterator[None]:
-    """Turn running out of memory or disk into errors of ours, and write every failure into the run's status."""
+def recorded(run: Run) -> Iterator[None]:
+    """Turn running out of memory or disk into errors of ours, and write failures into the run's status."""
     try:
-        yield
-    except Diverged:
-        run.say(status="failed", reason=DIVERGED, steps=steps)
+        try:
+            yield
+        except (MemoryError, RuntimeError) as error:
+            if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in str(error):
+                raise
+            raise TrainingFailed("out of memory", hint=SMALLER) from error
+    except TrainingFailed as error:
+        reason = DIVERGED if isinstance(error, Diverged) else error.message
+        run.say(**{**run.status, "status": "failed", "reason": reason})
         raise
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "allocate memory" not in str(error):
-            raise
-        run.say(status="failed", reason=OUT_OF_MEMORY, steps=steps)
-        raise TrainingFailed(
-            "out of memory",
-            hint="lower batch_size and raise accumulation, set memory.checkpointing to block and memory.offload to "
-            "block_inputs, lower memory.loss_chunk or dataset.block_size, or take Adafactor; `lc plan` counts them",
-        ) from error
     except (OSError, SafetensorError) as error:
         if isinstance(error, OSError) and error.errno not in UNWRITABLE:
             raise

@@ -51,45 +51,44 @@ def train(config: TrainConfig, run: Run, built: Built, tokenizer: Tokenizer) -> 
     Raises TrainingFailed when a loss or gradient is not finite or memory runs out, RunError when another process
     trains this run or its directory cannot be written.
     """
-    steps = total_steps(config, len(built.splits["train"]))
     save = None if config.save is None else resolve(config.save)
-    with controlled(run.directory, config.max_minutes) as control, failures.recorded(run, steps):
-        run.say(status="running", reason="", steps=steps, pid=os.getpid())
+    with failures.recorded(run), controlled(run.directory, config.max_minutes) as control:
+        run.say(status="running", reason="", steps=total_steps(config, len(built.splits["train"])), pid=os.getpid())
         t = prepare(config, run, built, tokenizer)
         metrics = Metrics(run.directory, t.progress.metrics_bytes)
-        with contextlib.closing(metrics), Display(steps, t.progress.step) as display:
+        with contextlib.closing(metrics), Display(t.steps, t.progress.step) as display:
             for note in t.notes:
                 display.say(note)
             if t.progress.step == 0:
                 _evaluate(t, metrics, display)
             reason = control.reason()
 
-            while t.progress.step < steps and reason in ("", "save"):
-                row = take_step(t, t.progress.step + 1, steps)
-                step = row["step"]
+            while t.progress.step < t.steps and reason in ("", "save"):
+                row = take_step(t)
+                step, is_last = row["step"], row["step"] == t.steps
                 display.show(row)
-                if _is_due(config.log.every, step) or step == steps:
+                if is_last or _is_due(config.log.every, step):
                     metrics.write(**row)
-                improved = False
-                if config.eval is not None and (_is_due(config.eval.every, step) or step == steps):
-                    improved = _evaluate(t, metrics, display)
+                measure = config.eval is not None and (is_last or _is_due(config.eval.every, step))
+                improved = measure and _evaluate(t, metrics, display)
                 reason = control.reason()
-                if save is not None and _wants_saving(save, step, steps, improved, reason):
+                if save is not None and _wants_saving(save, step, is_last, improved, reason):
                     _save(t, metrics, save)
 
-        reason = "" if t.progress.step == steps else reason
+        if t.progress.step == t.steps and reason != "abort":
+            reason = ""
         finished = not reason and (save is None or save.final)
-        run.say(status="finished" if finished else "stopped", reason=reason, step=t.progress.step, steps=steps)
-        return Outcome(t.progress.step, steps, reason, t.model)
+        run.say(status="finished" if finished else "stopped", reason=reason, step=t.progress.step, steps=t.steps)
+        return Outcome(t.progress.step, t.steps, reason, t.model)
 
 
-def take_step(t: Training, step: int, steps: int) -> dict[str, Any]:
-    """Take optimizer step `step` (the first is 1) of `steps` and return its row of metrics.
+def take_step(t: Training) -> dict[str, Any]:
+    """Take the next optimizer step and return its row of metrics.
 
     Raises TrainingFailed before anything is changed when the loss or a gradient is not finite.
     """
     begun = time.perf_counter()
-    config = t.config
+    config, step = t.config, t.progress.step + 1  # the first is step 1
 
     # The step's blocks, and the number of tokens that its loss is the mean over.
     numbers = step_blocks(config, len(t.blocks), step)
@@ -109,7 +108,7 @@ def take_step(t: Training, step: int, steps: int) -> dict[str, Any]:
     failures.refuse_not_finite(float(loss), norm, step, t.blocks, numbers)
 
     # The update.
-    lr = config.optimizer.lr * multiplier(resolve(config.schedule), step - 1, steps)
+    lr = config.optimizer.lr * multiplier(resolve(config.schedule), step - 1, t.steps)
     scale = 1.0 if config.max_grad_norm is None else min(1.0, config.max_grad_norm / (norm + 1e-6))
     update(resolve(config.optimizer), t.parameters, t.optimizer, step=step, lr=lr, seed=config.seed, scale=scale)
     t.model.zero_grad(set_to_none=True)
@@ -157,10 +156,10 @@ def _evaluate(t: Training, metrics: Metrics, display: Display) -> bool:
     return improved
 
 
-def _wants_saving(save: Save, step: int, steps: int, improved: bool, reason: str) -> bool:
+def _wants_saving(save: Save, step: int, is_last: bool, improved: bool, reason: str) -> bool:
     if reason == "abort":
         return False
-    if step == steps:
+    if is_last:
         return save.final
     return bool(reason) or _is_due(save.every, step) or (save.best and improved)
 

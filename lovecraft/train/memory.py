@@ -33,6 +33,7 @@ class Bytes:
 
     checkpointing: str
     offload: str
+    limit: int
     weights: int
     gradients: int
     optimizer: int
@@ -41,15 +42,19 @@ class Bytes:
     workspace: int
     peak: int
 
+    @property
+    def fits(self) -> bool:
+        """Whether the peak stays below the limit."""
+        return self.peak <= self.limit
+
 
 def choose(config: TrainConfig, arch: Architecture, dtype: torch.dtype, device: torch.device) -> Bytes:
     """Return the table of the first choice that the options leave open and that fits, else of the smallest one.
 
     Raises ConfigError for options that exclude each other.
     """
-    limit = memory_limit(resolve(config.memory), device)
     tables = [table(config, arch, dtype, device, *choice) for choice in choices(resolve(config.memory), device)]
-    return next((t for t in tables if t.peak <= limit), tables[-1])
+    return next((t for t in tables if t.fits), tables[-1])
 
 
 def table(
@@ -76,6 +81,7 @@ def table(
     return Bytes(
         checkpointing=checkpointing,
         offload=offload,
+        limit=memory_limit(resolve(config.memory), device),
         weights=weights,
         gradients=gradients,
         optimizer=optimizer,

@@ -13,7 +13,7 @@ class Metrics:
 
     def __init__(self, directory: Path, keep: int) -> None:
         self._file: IO[bytes] = (directory / NAME).open("ab")
-        self._file.truncate(keep)
+        self._file.truncate(min(keep, self._file.tell()))
 
     def write(self, **row: Any) -> None:
         """Append a row; other processes see it at once."""

@@ -6,13 +6,12 @@ from typing import Any
 import attrs
 import torch
 
-from lovecraft.config.resolve import resolve
 from lovecraft.config.schema import TrainConfig
 from lovecraft.data.blocks import Blocks
 from lovecraft.models import Architecture
 from lovecraft.models.architecture import parameter_count
 from lovecraft.train.batches import total_steps, total_tokens
-from lovecraft.train.memory import Bytes, choose, memory_limit
+from lovecraft.train.memory import Bytes, choose
 
 # Share of a large matrix product's rate that a whole step reaches, by device and bytes of a number.
 EFFICIENCY = {("cpu", 4): 0.55, ("cpu", 2): 0.2, ("cuda", 2): 0.5}
@@ -25,17 +24,11 @@ class Plan:
 
     parameters: int
     bytes: Bytes
-    limit: int
     steps: int
     tokens: int
     flops: float
     """Of the model: what is computed again in backward does not count."""
     seconds: float
-
-    @property
-    def fits(self) -> bool:
-        """Whether the peak stays below the limit."""
-        return self.bytes.peak <= self.limit
 
     def as_json(self) -> dict[str, Any]:
         """Return the documented JSON shape."""
@@ -44,8 +37,8 @@ class Plan:
             "parameters": self.parameters,
             "bytes": {name: getattr(self.bytes, name) for name in names},
             "peak": self.bytes.peak,
-            "limit": self.limit,
-            "fits": self.fits,
+            "limit": self.bytes.limit,
+            "fits": self.bytes.fits,
             "steps": self.steps,
             "tokens": self.tokens,
             "flops": self.flops,
@@ -67,7 +60,6 @@ def plan(
     return Plan(
         parameters=parameter_count(arch),
         bytes=chosen,
-        limit=memory_limit(resolve(config.memory), device),
         steps=total_steps(config, len(blocks)),
         tokens=tokens,
         flops=flops,

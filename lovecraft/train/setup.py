@@ -81,7 +81,7 @@ def prepare(config: TrainConfig, run: Run, built: Built, tokenizer: Tokenizer) -
         run_block=_run_block(chosen, arch),
         steps=total_steps(config, len(blocks)),
         progress=attrs.evolve(progress, exactness=exactness),
-        notes=[*found.warnings, *_notes(config, progress, exactness, exact, held_out)],
+        notes=[*found.warnings, *_notes(config, chosen, progress, exactness, exact, held_out)],
     )
 
 
@@ -141,12 +141,17 @@ def _exactness(config: TrainConfig, device: torch.device) -> dict[str, str]:
 
 def _notes(
     config: TrainConfig,
+    chosen: memory.Bytes,
     before: state.Progress,
     exactness: dict[str, str],
     exact: bool,
     held_out: Blocks | None,
 ) -> list[str]:
     notes = []
+    if chosen.checkpointing != "none":
+        notes.append(f"to save memory: checkpointing {chosen.checkpointing}, offload {chosen.offload}")
+    if not chosen.fits:
+        notes.append(f"this may not fit: it needs about {chosen.peak / 1e9:.1f} GB of {chosen.limit / 1e9:.1f} GB")
     if config.eval is not None and held_out is None:
         notes.append(f"the dataset has no {config.eval.split} split: the held-out loss is not measured")
     if before.step:

@@ -30,9 +30,9 @@ def after(monkeypatch: pytest.MonkeyPatch, step: int, act: Callable[[], object])
     """Let something happen at the end of one step."""
     take_step = loop.take_step
 
-    def taken(t: object, number: int, steps: int) -> dict[str, Any]:
-        row = take_step(t, number, steps)
-        if number == step:
+    def taken(t: object) -> dict[str, Any]:
+        row = take_step(t)
+        if row["step"] == step:
             act()
         return row
 

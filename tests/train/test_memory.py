@@ -70,12 +70,14 @@ def test_what_a_block_keeps_is_counted_exactly(bench: Bench, dtype: torch.dtype)
 
 
 def test_auto_gives_up_as_little_as_the_limit_asks(bench: Bench) -> None:
-    config = bench.config(batch_size=64)
+    config = bench.config(batch_size=64, memory__limit=1.0)
     arch = read_architecture(bench.model_dir)
     tables = [memory.table(config, arch, torch.float32, GPU, *choice) for choice in memory.CHOICES]
     for wanted in tables:
         limited = bench.config(batch_size=64, memory__limit=(wanted.peak + 1) / memory.GIB)
-        assert memory.choose(limited, arch, torch.float32, GPU) == wanted
+        chosen = memory.choose(limited, arch, torch.float32, GPU)
+        assert (chosen.checkpointing, chosen.offload) == (wanted.checkpointing, wanted.offload)
+        assert chosen.fits
     assert [t.peak for t in tables] == sorted((t.peak for t in tables), reverse=True)
 
 
@@ -90,3 +92,10 @@ def test_auto_on_a_cpu_with_room_gives_up_nothing_and_never_offloads(bench: Benc
 def test_offload_without_checkpointing_is_refused_with_the_reason() -> None:
     with pytest.raises(ConfigError, match="checkpointing"):
         memory.choices(Memory(checkpointing="none", offload="block_inputs"), CPU)
+
+
+def test_what_may_not_fit_is_said_before_the_first_step(bench: Bench, capfd: pytest.CaptureFixture[str]) -> None:
+    bench.train(bench.config(memory__limit=1e-4, max_steps=1), bench.run())
+    said = capfd.readouterr().err
+    assert "checkpointing block" in said
+    assert "may not fit" in said

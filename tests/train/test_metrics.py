@@ -1,0 +1,30 @@
+from pathlib import Path
+
+from lovecraft.train.metrics import NAME, Metrics, read
+
+
+def test_rows_behind_the_checkpoint_are_cut_off(tmp_path: Path) -> None:
+    metrics = Metrics(tmp_path, keep=0)
+    metrics.write(step=1)
+    length = metrics.sync()
+    metrics.write(step=2)
+    metrics.close()
+    assert read(tmp_path) == [{"step": 1}, {"step": 2}]
+    again = Metrics(tmp_path, keep=length)
+    again.write(step=3)
+    again.close()
+    assert read(tmp_path) == [{"step": 1}, {"step": 3}]
+
+
+def test_a_file_shorter_than_was_saved_is_not_filled_up(tmp_path: Path) -> None:
+    Metrics(tmp_path, keep=100).close()
+    assert (tmp_path / NAME).read_bytes() == b""
+
+
+def test_a_row_that_is_being_written_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / NAME).write_text('{"step": 1}\n{"st')
+    assert read(tmp_path) == [{"step": 1}]
+
+
+def test_a_run_without_rows_has_none(tmp_path: Path) -> None:
+    assert read(tmp_path) == []

@@ -1,0 +1,59 @@
+import pytest
+import torch
+
+from lovecraft.models import Architecture, read_architecture
+from lovecraft.models.architecture import RopeParameters, parameter_count
+from lovecraft.train.plan import flops_per_token, measured_rate, plan
+from tests.train.bench import Bench
+
+CPU = torch.device("cpu")
+
+
+def mistral_7b(window: int | None) -> Architecture:
+    return Architecture(
+        model_type="mistral",
+        vocab_size=32000,
+        hidden_size=4096,
+        intermediate_size=14336,
+        num_hidden_layers=32,
+        num_attention_heads=32,
+        num_key_value_heads=8,
+        head_dim=128,
+        max_position_embeddings=32768,
+        rms_norm_eps=1e-5,
+        rope_parameters=RopeParameters(rope_type="default", rope_theta=10000.0),
+        sliding_window=window,
+    )
+
+
+@pytest.mark.parametrize(
+    ("block", "window", "gigaflops"),
+    [
+        (2048, None, 44.3),
+        (4096, None, 45.9),
+        (8192, None, 49.1),
+        (8192, 4096, 47.5),
+        (16384, None, 55.6),
+        (16384, 4096, 48.3),
+    ],
+)
+def test_model_flops_of_mistral_7b(block: int, window: int | None, gigaflops: float) -> None:
+    assert parameter_count(mistral_7b(window)) == 7_241_732_096
+    assert flops_per_token(mistral_7b(window), block) / 1e9 == pytest.approx(gigaflops, abs=0.06)
+
+
+def test_the_plan_counts_steps_and_tokens_and_takes_time_for_recomputing(bench: Bench) -> None:
+    plans = {}
+    for checkpointing in ("none", "block"):
+        config = bench.config(memory__checkpointing=checkpointing)
+        blocks = bench.built(config).splits["train"]
+        arch = read_architecture(bench.model_dir)
+        plans[checkpointing] = plan(config, arch, blocks, dtype=torch.float32, device=CPU, rate=1e9)
+    assert plans["none"].steps == 6
+    assert plans["block"].flops == plans["none"].flops
+    assert plans["block"].seconds == pytest.approx(4 / 3 * plans["none"].seconds)
+    assert plans["block"].bytes.peak <= plans["none"].bytes.peak
+
+
+def test_the_rate_of_this_machine_is_measured() -> None:
+    assert measured_rate(CPU, torch.float32, seconds=0.01) > 1e8
