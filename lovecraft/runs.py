@@ -8,7 +8,6 @@ import attrs
 
 from lovecraft.config import record as records
 from lovecraft.errors import RunError
-from lovecraft.files import write_atomic
 
 STATUS = "status.json"
 
@@ -41,28 +40,34 @@ class Run:
 
     def say(self, **status: Any) -> None:
         """Write the run's status."""
+        from lovecraft.files import write_atomic
+
         write_atomic(self.directory / STATUS, json.dumps(status, indent=2) + "\n")
 
 
 def list_runs(root: Path, config: str = "") -> list[Run]:
-    """Return all runs of a workspace, or those of one config, by name and number."""
-    return [Run(p.parent) for p in sorted((root / "runs" / config).rglob(f"[0-9]*/{records.NAME}"))]
+    """Return all runs of a workspace, or those of a project or a config, by name and number."""
+    found = [p.parent for p in (root / "runs" / config).rglob(f"*/{records.NAME}") if p.parent.name.isdigit()]
+    return [Run(directory) for directory in sorted(found, key=lambda d: (d.parent, int(d.name)))]
 
 
 def newest(root: Path, config: str) -> Run | None:
     """Return the run of a config with the highest number."""
-    found = list_runs(root, config)
-    return max(found, key=lambda run: int(run.directory.name), default=None)
+    return next(reversed(_runs_of(root, config)), None)
 
 
 def newest_same(root: Path, config: str, fingerprint: str, inputs: dict[str, str]) -> Run | None:
     """Return the newest run of a config that has the same fingerprint and the same inputs."""
-    same = []
-    for run in list_runs(root, config):
+    for run in reversed(_runs_of(root, config)):
         record = run.record
         if record["fingerprint"] == fingerprint and record["inputs"] == inputs:
-            same.append(run)
-    return max(same, key=lambda run: int(run.directory.name), default=None)
+            return run
+    return None
+
+
+def _runs_of(root: Path, config: str) -> list[Run]:
+    """Return the runs of exactly this config: another may lie in a folder below it."""
+    return [run for run in list_runs(root, config) if run.directory.parent == root / "runs" / config]
 
 
 def create(root: Path, config: str, record: dict[str, Any]) -> Run:

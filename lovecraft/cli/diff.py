@@ -5,8 +5,7 @@ import argparse
 import attrs
 
 from lovecraft.cli import console, target
-from lovecraft.config import diff, record, render
-from lovecraft.config.diff import Entry
+from lovecraft.config import diff, render
 from lovecraft.errors import ConfigError
 
 USAGE = "A B [--json]"
@@ -24,18 +23,10 @@ def run(args: argparse.Namespace) -> int:
     """Print the differences; exit 1 when there are any."""
     if len(args.bare) != 2:
         raise ConfigError("lc diff takes two configs, runs or records", hint=f"for example: {EXAMPLE}")
-    a, b = map(_entries, args.bare)
+    a, b = (target.entries(argparse.Namespace(target=word, options=[])) for word in args.bare)
     changes = diff.diff(a, b)
     if args.json:
         console.out_json([attrs.asdict(change) for change in changes])
     elif changes:
         console.out(render.changes(changes))
     return 1 if changes else 0
-
-
-def _entries(word: str) -> list[Entry]:
-    """Return the options that a word names: a run's or a record's as recorded, a config's as resolved now."""
-    if directory := target.find_run(word):
-        return record.options_of(record.read(directory / record.NAME))
-    loaded = target.load_config(argparse.Namespace(target=word, options=[]))
-    return diff.entries(loaded.cls, loaded.root)

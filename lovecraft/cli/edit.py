@@ -6,7 +6,7 @@ import shlex
 import shutil
 import subprocess
 
-from lovecraft.config.load import load
+from lovecraft.config.load import find
 from lovecraft.errors import LovecraftError
 
 USAGE = "[CONFIG]"
@@ -20,8 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the editor on the config's file and wait for it; return its exit code."""
-    loaded = load(args.target)
-    file = loaded.root / "projects" / f"{loaded.name}.py"
+    name, _, root = find(args.target)  # not loaded: a broken config must open, too
+    file = root / "projects" / f"{name}.py"
     editor = _editor()
     if not editor:
         raise LovecraftError("no editor is set", hint="set VISUAL or EDITOR, for example: export EDITOR=vim")

@@ -7,6 +7,7 @@ With --texts it is a dataset of the .txt files in a directory; without --from it
 """
 
 import argparse
+import json
 import keyword
 from pathlib import Path
 
@@ -32,23 +33,42 @@ def run(args: argparse.Namespace) -> int:
     """Write the module; print its path to stdout."""
     if len(args.bare) != 2 or args.bare[0] not in ("project", "config"):
         raise ConfigError("lc new takes `project NAME` or `config PROJECT/NAME`", hint=f"for example: {EXAMPLE}")
+    if args.texts and args.base:
+        raise ConfigError("--texts makes a new dataset, --from subclasses a config", hint="give one of them")
+    if args.copy and (args.description or not args.base):
+        raise ConfigError("--copy takes the source of --from as it is, its description too", hint="give --from alone")
     root = find_root()
-    kind, name = args.bare
-    parts = [*name.strip("/").split("/"), *(["default"] if kind == "project" else [])]
-    if kind == "config" and len(parts) < 2:
-        raise ConfigError(f"{name!r} names no project", hint=f"write PROJECT/{name}")
-    for part in parts:
-        if not part.isidentifier() or keyword.iskeyword(part):
-            raise ConfigError(f"{part!r} is not a module name", hint="letters, digits and _, a letter first")
+    parts = _parts(*args.bare)
     path = root.joinpath("projects", *parts).with_suffix(".py")
-    if path.exists() or (kind == "project" and path.parent.exists()):
+    if path.exists() or (args.bare[0] == "project" and path.parent.exists()):
         raise ConfigError(f"{path} exists already")
-    text = _source(root, args, " ".join(parts[:-1] if kind == "project" else parts).replace("_", " "))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    text = _source(root, args, " ".join(parts).removesuffix(" default").replace("_", " "))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written: {error.strerror}") from None
     console.out(str(path))
     console.say(f"next: `lc show {'/'.join(parts)}`")
     return 0
+
+
+def _parts(kind: str, name: str) -> list[str]:
+    """Return the names of the folders and of the module to write."""
+    parts = name.strip("/").split("/")
+    if kind == "config" and len(parts) < 2:
+        raise ConfigError(f"{name!r} names no project", hint=f"write PROJECT/{name}")
+    if kind == "project" and len(parts) > 1:
+        raise ConfigError(f"{name!r} is no project's name", hint=f"`lc new config {name}` makes a config in one")
+    for part in parts:
+        if not (part.isidentifier() and part[0].isalpha()) or keyword.iskeyword(part):
+            raise ConfigError(f"{part!r} is not a module name", hint="letters, digits and _, a letter first")
+    return [*parts, "default"] if kind == "project" else parts
+
+
+def _quoted(text: str) -> str:
+    """Write a string as Python source: JSON's escapes are Python's."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _source(root: Path, args: argparse.Namespace, title: str) -> str:
@@ -67,7 +87,9 @@ def _source(root: Path, args: argparse.Namespace, title: str) -> str:
 
 
 def _subclass(description: str, imports: str, head: str, example: str) -> str:
-    return f'"""{description}"""\n\n{imports}\n\n\n{head}:\n    pass  # write what differs here, as `{example}`\n'
+    return (
+        f'""{_quoted(description)}""\n\n{imports}\n\n\n{head}:\n    pass  # write what differs here, as `{example}`\n'
+    )
 
 
 def _dataset(root: Path, texts: Path, description: str) -> str:
@@ -78,10 +100,11 @@ def _dataset(root: Path, texts: Path, description: str) -> str:
     if not found:
         raise ConfigError(f"--texts {texts}: it holds no .txt file")
     inside = directory.is_relative_to(root)
-    source = f'ROOT / "{directory.relative_to(root).as_posix()}"' if inside else f'Path("{directory}")'
+    name = _quoted(directory.relative_to(root).as_posix() if inside else str(directory))
+    source = f"ROOT / {name}" if inside else f"Path({name})"
     imports = "from lovecraft import DatasetConfig\nfrom workspace import ROOT"
     if not inside:
         imports = f"from pathlib import Path\n\n{imports.splitlines()[0]}"
-    held_out = f'    validation = ("{found[-1]}",)  # held out of train\n' if len(found) > 1 else ""
+    held_out = f"    validation = ({_quoted(found[-1])},)  # held out of train\n" if len(found) > 1 else ""
     body = f'    source = {source}\n    train = ("*.txt",)\n{held_out}'
-    return f'"""{description}"""\n\n{imports}\n\n\nclass Dataset(DatasetConfig):\n{body}'
+    return f'""{_quoted(description)}""\n\n{imports}\n\n\nclass Dataset(DatasetConfig):\n{body}'

@@ -13,7 +13,7 @@ from typing import Any
 import attrs
 
 from lovecraft.config import base, values
-from lovecraft.config.base import Option, Origin
+from lovecraft.config.base import Config, Option, Origin
 from lovecraft.config.load import load
 from lovecraft.config.override import override
 from lovecraft.config.resolve import Row, choices, rows
@@ -45,16 +45,16 @@ def apply(cls: Any, words: Sequence[str], root: Path | None) -> Any:
     Raises ConfigError for an unknown option, with the closest one, and for a value of the wrong type.
     """
     flags = list(_flags(words))
-    for swap in (True, False):
+    for depth in range(max((flag.path.count(".") for flag in flags), default=0) + 1):  # the outer decide what is inside
         options = dict(_options(cls))
-        changes: dict[str, Any] = {}
-        said: dict[str, Origin] = {}
-        for flag in flags:
-            path, value, is_section = _read(flag, options, root, swap)
-            if is_section == swap:
-                changes[path], said[path] = value, flag.said
-        cls = override(cls, changes, said) if changes else cls
-    return cls
+        swaps = [f for f in flags if f.path.count(".") == depth and f.path in options and options[f.path].section]
+        changes = {flag.path: _section(flag, options[flag.path], root) for flag in swaps}
+        cls = override(cls, changes, {flag.path: flag.said for flag in swaps})
+        flags = [flag for flag in flags if flag not in swaps]
+    options = dict(_options(cls))
+    paths = {flag: _path(flag, options) for flag in flags}
+    changes = {path: _value(flag, options[path], negated=path != flag.path) for flag, path in paths.items()}
+    return override(cls, changes, {path: flag.said for flag, path in paths.items()})
 
 
 def flag_of(path: str) -> str:
@@ -87,34 +87,33 @@ def _options(cls: Any, prefix: str = "") -> Iterator[tuple[str, Option]]:
         yield prefix + name, option
         if option.section is not None:
             section = next((raw for raw, _ in base.history(cls, name)), option.section)
-            if section is not None:
-                yield from _options(section if isinstance(section, type) else type(section), f"{prefix}{name}.")
+            if isinstance(section, type) and issubclass(section, Config):  # else off, or wrong, as `resolve` will say
+                yield from _options(section, f"{prefix}{name}.")
 
 
-def _read(flag: Flag, options: dict[str, Option], root: Path | None, swap: bool) -> tuple[str, Any, bool]:
-    """Return (path, value, whether it is a section) of one flag."""
-    negated = flag.path.removeprefix("no_") if flag.name.startswith("--no-") and flag.path not in options else None
-    option = options.get(negated or flag.path)
-    if option is None:
-        if swap and flag.path.rpartition(".")[0]:  # it may belong to a section that is not swapped in yet
-            return flag.path, None, False
+def _path(flag: Flag, options: dict[str, Option]) -> str:
+    """Return the path of the option that a flag means; `--no-x` means x. Raises ConfigError where there is none."""
+    negated = flag.name.startswith("--no-") and flag.path not in options
+    path = flag.path.removeprefix("no_") if negated else flag.path
+    if path not in options:
         raise ConfigError(
             f"no option {flag.name}{_closest(flag, options)}", hint="add --help to list this config's options"
         )
-    path = negated or flag.path
-    if option.section is not None:
-        return path, _section(flag, option, root), True
-    return path, _value(flag, option, negated is not None), False
+    if options[path].section is not None:
+        raise ConfigError(f"no option {flag.name}", hint=f"{flag_of(path)} none switches a section off")
+    return path
 
 
-def _value(flag: Flag, option: Option, negated: bool) -> Any:
+def _value(flag: Flag, option: Option, *, negated: bool) -> Any:
     plain, _ = values.unwrap(option.hint)
-    if bool in (plain, *typing.get_args(plain)):
-        if flag.text is None:
-            return not negated
-    elif flag.text is None or negated:
+    boolean = bool in (plain, *typing.get_args(plain))
+    if negated and (flag.text is not None or not boolean):
+        what = f"takes no value, got {flag.text!r}" if boolean else f"is no flag: {option.name} is not true or false"
+        raise ConfigError(f"{flag.name} {what}")
+    if flag.text is None and not boolean:
         raise ConfigError(f"{flag.name} needs a value: {values.name_type(option.hint)}")
-    assert flag.text is not None
+    if flag.text is None:
+        return not negated
     try:
         return values.parse(flag.text, option.hint)
     except ValueError as error:
@@ -138,7 +137,7 @@ def _section(flag: Flag, option: Option, root: Path | None) -> Any:
         raise ConfigError(f"{flag.said.said}: expected {can}, or a config")
     found = load(flag.text, root=root).cls
     if not issubclass(found, option.section):
-        raise ConfigError(f"{flag.said.said}: expected a {option.section.__name__}, got {found.__qualname__}")
+        raise ConfigError(f"{flag.said.said}: expected {option.section.__name__}, got {found.__qualname__}")
     return found
 
 

@@ -1,7 +1,6 @@
 """How errors look: message and hint for users' mistakes, the user's own frames for what their config raised."""
 
 import sys
-import traceback
 from pathlib import Path
 
 from lovecraft.cli import console
@@ -19,11 +18,13 @@ def print_error(error: LovecraftError) -> None:
 
 def print_user_frames(error: BaseException) -> bool:
     """Print an exception that a config raised, trimmed to the workspace's own frames; False if it has none."""
+    import traceback
+
     root = load.active_root()
     if root is None:
         return False
     frames = [f for f in traceback.extract_tb(error.__traceback__) if _is_users(Path(f.filename), root)]
-    broken = isinstance(error, SyntaxError) and error.filename and _is_users(Path(error.filename), root)
+    broken = isinstance(error, SyntaxError)  # only what users wrote is compiled here
     if not frames and not broken:
         return False
     lines = ["Traceback (most recent call last; your files only):\n", *traceback.format_list(frames)] if frames else []

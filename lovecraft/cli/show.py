@@ -39,33 +39,28 @@ def run(args: argparse.Namespace) -> int:
         from lovecraft.cli.model_card import card
 
         return card(model, as_json=args.json)
-    loaded = target.load_config(args)
     if args.why:
-        _why(loaded, args.why)
+        _why(target.load_config(args), args.why)
     elif args.diff:
-        _diff(loaded, args)
+        _diff(args)
     elif args.json:
-        console.out_json(as_json(loaded))
+        console.out_json(as_json(args))
     else:
-        _table(loaded)
+        lines = [(e.path, render.text_of(e.value), e.origin, e.comment) for e in target.entries(args)]
+        console.table(lines, ("option", "value", "origin", "reason"), styles=("bold", "cyan", "dim", "italic"))
     return 0
 
 
-def as_json(loaded: Loaded) -> dict[str, Any]:
+def as_json(args: argparse.Namespace) -> dict[str, Any]:
     """Return the documented JSON shape of a resolved config."""
+    if found := target.recorded(args):
+        return {name: found[name] for name in ("config", "fingerprint", "options")}
+    loaded = target.load_config(args)
     return {
         "config": loaded.name,
         "fingerprint": record.fingerprint(loaded.cls, loaded.root),
         "options": [attrs.asdict(entry) for entry in diff.entries(loaded.cls, loaded.root)],
     }
-
-
-def _table(loaded: Loaded) -> None:
-    lines = []
-    for row in rows(loaded.cls):
-        path, value, origin, comment = render.cells(row, loaded.root)
-        lines.append((path, value, origin, comment))
-    console.table(lines, ("option", "value", "origin", "reason"), styles=("bold", "cyan", "dim", "italic"))
 
 
 def _why(loaded: Loaded, option: str) -> None:
@@ -76,19 +71,19 @@ def _why(loaded: Loaded, option: str) -> None:
     console.out(render.why(found[path], loaded.root))
 
 
-def _diff(loaded: Loaded, args: argparse.Namespace) -> None:
-    here = diff.entries(loaded.cls, loaded.root)
+def _diff(args: argparse.Namespace) -> None:
     if args.diff == "default":
-        changes = diff.changed_from_defaults(here)
+        changes = diff.changed_from_defaults(target.entries(args))
     elif args.diff == "parent":
-        changes = diff.changed_here(rows(loaded.cls), base.named(loaded.cls).__file__, loaded.root)
+        loaded = target.load_config(args)
+        changes = diff.changed_here(loaded.cls, loaded.root)
     else:
-        other = target.load_config(argparse.Namespace(target=args.diff, options=[]))
-        changes = diff.diff(diff.entries(other.cls, other.root), here)
+        other = argparse.Namespace(target=args.diff, options=[])
+        changes = diff.diff(target.entries(other), target.entries(args))
     if args.json:
         console.out_json([attrs.asdict(change) for change in changes])
     elif changes:
-        rows_of = [(c.path, render.text_of(c.b, None), render.text_of(c.a, None), c.b_origin) for c in changes]
-        console.table(rows_of, ("option", "value", "was", "origin"), styles=("bold", "cyan", "dim", "dim"))
+        lines = [(c.path, render.text_of(c.b), render.text_of(c.a), c.b_origin) for c in changes]
+        console.table(lines, ("option", "value", "was", "origin"), styles=("bold", "cyan", "dim", "dim"))
     else:
         console.say("no difference")

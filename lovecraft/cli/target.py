@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from lovecraft.cli import options
+from lovecraft.config import base, diff
 from lovecraft.config import record as records
-from lovecraft.config.load import Loaded, find_root, load
+from lovecraft.config.diff import Entry
+from lovecraft.config.load import Loaded, find_root, load, use
 from lovecraft.config.resolve import resolve
 from lovecraft.config.schema import DatasetConfig, ModelConfig, TrainConfig
 from lovecraft.data.options import check_options
-from lovecraft.errors import ConfigError, LovecraftError
+from lovecraft.errors import ConfigError, LovecraftError, ModelError, RunError
 from lovecraft.runs import Run
 
 
@@ -50,10 +52,31 @@ def load_config(args: argparse.Namespace) -> Loaded:
     if run := find_run(args.target):
         record = records.read(run / records.NAME)
         root = find_root(run)
+        use(root)
         cls = options.apply(records.replay(record, root), args.options, root)
         return Loaded(cls, record["config"], root)
+    if args.target and args.target.startswith("hf:"):
+        raise ModelError(
+            f"{args.target}: models are not fetched from the hub", hint="download it, and name its directory instead"
+        )
+    if args.target and Path(args.target).name.isdigit():
+        raise RunError(f"no run {args.target!r}", hint="`lc runs` lists them all")
     loaded = load(args.target)
     return Loaded(options.apply(loaded.cls, args.options, loaded.root), loaded.name, loaded.root)
+
+
+def recorded(args: argparse.Namespace) -> dict[str, Any] | None:
+    """Return the record of the run that is named, if no option changes it; None otherwise."""
+    run = find_run(args.target)
+    return records.read(run / records.NAME) if run and not args.options else None
+
+
+def entries(args: argparse.Namespace) -> list[Entry]:
+    """Return the options of what is named: a run's as recorded, a config's as resolved now."""
+    if record := recorded(args):
+        return records.options_of(record)
+    loaded = load_config(args)
+    return diff.entries(loaded.cls, loaded.root)
 
 
 def train_config(args: argparse.Namespace) -> tuple[TrainConfig, Loaded]:
@@ -65,7 +88,7 @@ def train_config(args: argparse.Namespace) -> tuple[TrainConfig, Loaded]:
             hint="`lc ls` lists the configs",
         )
     config: TrainConfig = resolve(loaded.cls)
-    check_options(config.dataset)
+    check_options(resolve(config.dataset))
     return config, loaded
 
 
@@ -82,7 +105,7 @@ def dataset_config(args: argparse.Namespace) -> tuple[DatasetConfig, Loaded]:
 
 
 def _kind(cls: Any) -> str:
-    return next(k.__name__ for k in cls.__mro__ if k.__module__.startswith("lovecraft.")).removesuffix("Config")
+    return str(base.library_class(cls).__name__).removesuffix("Config")
 
 
 def tokenizer_path(loaded: Loaded, args: argparse.Namespace) -> Path | None:

@@ -38,9 +38,8 @@ def split(argv: Sequence[str], parser: argparse.ArgumentParser, bare: int) -> Wo
             break
         name = word.partition("=")[0]
         if name in flags:
-            own.append(word)
-            if "=" not in word:
-                own += _arguments(flags[name], words, targeted=len(found) == bare)
+            value = [] if "=" in word else _argument(flags[name], words, targeted=len(found) == bare)
+            own.append("=".join([word, *value]))  # joined, for argparse takes no value that looks like a flag
         elif word.startswith("--") or (word.startswith("-") and word[1:2].isalpha()):
             options.append(word)
             if "=" not in word and words and not _is_flag(words[0]):
@@ -56,7 +55,7 @@ def _is_flag(word: str) -> bool:
     return word.startswith("--") or (word.startswith("-") and word[1:2].isalpha())
 
 
-def _arguments(action: argparse.Action, words: list[str], targeted: bool) -> list[str]:
+def _argument(action: argparse.Action, words: list[str], targeted: bool) -> list[str]:
     """Take from `words` what follows an own flag; an optional argument only where it cannot be the target."""
     if action.nargs == 0 or not words or (action.nargs == "?" and (_is_flag(words[0]) or not targeted)):
         return []

@@ -7,8 +7,8 @@
     class Short(TrainConfig):
         max_steps = 10                               # an override: no decorator, no annotation
 
-The metaclass compiles each class with attrs (frozen, keyword-only), refuses what is not an option, and remembers where
-each value was written. `resolve` (in resolve.py) turns a class into a frozen instance tree.
+The metaclass gives each class its attrs fields, refuses what is not an option, and remembers where each value was
+written. `resolve` (in resolve.py) turns a class into a frozen instance tree.
 """
 
 import difflib
@@ -93,8 +93,9 @@ class Derived:
             return self.function(config)  # reached through super(): an ingredient, not the option's value
         key = (id(config), self.name)
         if key in _computing.stack:
-            names = [name for _, name in _computing.stack] + [self.name]
-            raise ConfigError("derived values form a cycle: " + " -> ".join(names[names.index(self.name) :]))
+            names = [name for _, name in _computing.stack[_computing.stack.index(key) :]] + [self.name]
+            where = place(history(type(config), self.name)[0][1])
+            raise ConfigError(f"{where}: {self.name}: derived values form a cycle: {' -> '.join(names)}")
         _computing.stack.append(key)
         try:
             value = self.function(config)
@@ -140,11 +141,11 @@ class _Meta(type):
         return _Body()
 
     def __new__(mcs, name: str, bases: tuple[type, ...], body: dict[str, Any], anonymous: bool = False) -> Any:
-        if not isinstance(body, _Body):
-            raise ConfigError(f"{name}: a config class takes no decorator", hint="remove @attrs.define")
+        if not isinstance(body, _Body):  # a decorator makes the class anew, from a plain dict
+            raise _decorated(name, _file(body.get("__module__")))
         cls = super().__new__(mcs, name, bases, dict(body))
         cls.__origins__ = body.origins
-        cls.__file__ = sys.modules[cls.__module__].__dict__.get("__file__", "") if cls.__module__ in sys.modules else ""
+        cls.__file__ = _file(cls.__module__)
         cls.__anonymous__ = anonymous
         cls.__options__ = _options(cls)
         _refuse_strangers(cls)
@@ -163,38 +164,74 @@ class _Meta(type):
         return resolve(override(cls, changes))
 
     def __setattr__(cls, name: str, value: Any) -> None:
-        if cls.__dict__.get("__sealed__"):
-            raise ConfigError(f"{cls.__qualname__} is a config; subclass it to change {name!r}")
-        super().__setattr__(name, value)
+        if not cls.__dict__.get("__sealed__"):
+            return super().__setattr__(name, value)
+        if name.startswith("__"):
+            raise _decorated(cls.__qualname__, cls.__file__)
+        raise ConfigError(f"{_caller()}: {cls.__qualname__} is a config; subclass it to change {name!r}")
 
     def __delattr__(cls, name: str) -> None:
-        raise ConfigError(f"{cls.__qualname__} is a config; it cannot lose {name!r}")
+        raise ConfigError(f"{_caller()}: {cls.__qualname__} is a config; it cannot lose {name!r}")
+
+
+def _decorated(name: str, file: str) -> ConfigError:
+    return ConfigError(
+        f"{place(Origin(file))}: {name}: a config class takes no decorator", hint="remove it: a subclass is complete"
+    )
+
+
+def _file(module: str | None) -> str:
+    """Return the file of a module by name; empty where it has none."""
+    return getattr(sys.modules.get(module or ""), "__file__", None) or ""
+
+
+def _caller() -> str:
+    """Return the place that called the function that calls this one."""
+    frame = sys._getframe(2)
+    return place(Origin(frame.f_code.co_filename, frame.f_lineno))
 
 
 def _options(cls: Any) -> dict[str, Option]:
-    """Collect the options of a class: the inherited ones in the order of first declaration, then its own."""
+    """Collect the options of a class: the inherited ones in the order of first declaration, then its own.
+
+    An inherited option keeps its declaration, with the checks in it, also where a subclass repeats its plain type.
+    """
     found: dict[str, Option] = {}
     for base in reversed(cls.__mro__[1:]):
-        for name, option in getattr(base, "__options__", {}).items() if isinstance(base, _Meta) else ():
-            found[name] = option
-    for name, hint in _own_hints(cls).items():
-        marks = values.unwrap(hint)[1]
-        found[name] = Option(name, hint, quiet=values.quiet in marks)
-    for name, value in vars(cls).items():
-        if isinstance(value, Derived) and name not in found:
-            found[name] = Option(name, typing.get_type_hints(value.function).get("return", Any))
+        found.update(base.__options__ if isinstance(base, _Meta) else {})
+    for name, hint in _own_hints(cls, found).items():
+        if name not in found:
+            found[name] = _declare(cls, name, hint)
+        elif values.name_type(found[name].hint) != values.name_type(hint):
+            kind = values.name_type(found[name].hint)
+            raise ConfigError(f"{written(cls, name)}: {name} is declared as {kind}; drop the annotation")
     return found
 
 
-def _own_hints(cls: type) -> dict[str, Any]:
+def _declare(cls: Any, name: str, hint: Any) -> Option:
+    option = Option(name, hint, quiet=values.quiet in values.unwrap(hint)[1])
+    if option.section is None and not values.supported(hint):
+        raise ConfigError(
+            f"{written(cls, name)}: {name}: an option cannot be of type {values.name_type(hint)}",
+            hint="it can be int, float, str, bool, Path, Literal[...], a tuple of these, or one of these or None",
+        )
+    return option
+
+
+def _own_hints(cls: Any, inherited: dict[str, Option]) -> dict[str, Any]:
+    """Return the types of the options that the class itself declares, by annotation or by a new `@derived`."""
     own = [name for name in inspect.get_annotations(cls) if not name.startswith("_")]
-    if not own:
-        return {}
     try:
-        hints = typing.get_type_hints(cls, include_extras=True)
+        hints = typing.get_type_hints(cls, include_extras=True) if own else {}
+        found = {name: hints[name] for name in own if typing.get_origin(hints[name]) is not ClassVar}
+        for name, value in vars(cls).items():
+            if isinstance(value, Derived) and name not in inherited:
+                found[name] = typing.get_type_hints(value.function, include_extras=True).get("return", Any)
     except NameError as error:
-        raise ConfigError(f"{cls.__qualname__}: an annotation names the unknown {error.name!r}") from None
-    return {name: hints[name] for name in own if typing.get_origin(hints[name]) is not ClassVar}
+        raise ConfigError(
+            f"{written(cls)}: an annotation of {cls.__qualname__} names the unknown {error.name!r}"
+        ) from None
+    return found
 
 
 def _refuse_strangers(cls: Any) -> None:
@@ -213,6 +250,10 @@ def _refuse_strangers(cls: Any) -> None:
 
 def _problem(cls: Any, name: str, value: Any) -> str:
     options = cls.__options__
+    if name in options and options[name].section is not None and isinstance(value, Derived):
+        return f"{cls.__qualname__}.{name} is a section, which is a class and cannot be derived"
+    if name in options and isinstance(type(value), _Meta) and not cls.__anonymous__:
+        return f"{cls.__qualname__}.{name} is an instance; assign the class, and subclass it to change what it says"
     if name in options and isinstance(value, _HELPERS):
         return f"{cls.__qualname__}.{name} is an option; write @derived above the method that computes it"
     if name in options and isinstance(value, list | dict | set | bytearray):
@@ -231,23 +272,37 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def _compile(cls: Any) -> None:
-    """Let attrs give the class its fields, equality, hash and repr. Instances are made by `draft`, never by attrs."""
+    """Let attrs give the class its fields. Instances are made by `draft` and `resolve`, never by attrs.
+
+    What attrs would generate anew for each class, Config has once: that halves the time to import the schema.
+    """
     these: dict[str, Any] = {
         name: attrs.field(default=inspect.getattr_static(cls, name, _REQUIRED)) for name in cls.__options__
     }
-
-    def typed(_: type, fields: "list[attrs.Attribute[Any]]") -> "list[attrs.Attribute[Any]]":
-        return [field.evolve(type=cls.__options__[field.name].hint) for field in fields]
-
-    attrs.define(cls, these=these, field_transformer=typed, slots=False, frozen=True, kw_only=True, init=False)
+    attrs.define(cls, these=these, slots=False, init=False, eq=False, repr=False)
 
 
 class Config(metaclass=_Meta):
-    """Base of every config class."""
+    """Base of every config class. Instances are frozen, and equal iff their classes and all their values are."""
 
     if TYPE_CHECKING:
 
         def __init__(self, **changes: Any) -> None: ...
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise ConfigError(f"{_caller()}: a resolved {type(self).__qualname__} is frozen; {name!r} cannot be set")
+
+    def __delattr__(self, name: str) -> None:
+        raise ConfigError(f"{_caller()}: a resolved {type(self).__qualname__} is frozen; it cannot lose {name!r}")
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and vars(self) == vars(other)
+
+    def __hash__(self) -> int:
+        return hash((type(self), *(vars(self).get(name) for name in type(self).__options__)))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__qualname__}({', '.join(f'{name}={value!r}' for name, value in vars(self).items())})"
 
 
 # --- reading classes ------------------------------------------------------------------------------
@@ -260,7 +315,7 @@ def named(cls: Any) -> Any:
 
 def library_class(cls: Any) -> Any:
     """Return the nearest class of the library itself: what a section is, whatever users call their subclasses."""
-    return next(base for base in cls.__mro__ if base.__module__.partition(".")[0] == "lovecraft")
+    return next(base for base in named(cls).__mro__ if base.__module__.partition(".")[0] == "lovecraft")
 
 
 def origin_of(cls: type, name: str) -> Origin:
@@ -274,6 +329,12 @@ def origin_of(cls: type, name: str) -> Origin:
 def history(cls: Any, name: str) -> list[tuple[Any, Origin]]:
     """Return every raw value that `name` was given, the winning one first, with its origin."""
     return [(vars(base)[name], origin_of(base, name)) for base in cls.__mro__ if name in vars(base)]
+
+
+def written(cls: Any, name: str = "") -> str:
+    """Return the place where `name` stands in the class, an override's own class meant, else where the class begins."""
+    own = named(cls).__origins__
+    return place(own.get(name) or next(iter(own.values())))
 
 
 def place(origin: Origin) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import attrs
 
 from lovecraft.config import base, values
-from lovecraft.config.resolve import Row, rows
+from lovecraft.config.resolve import Row, rows, rows_so_far
 
 
 @attrs.frozen
@@ -69,19 +69,20 @@ def diff(a: Iterable[Entry], b: Iterable[Entry]) -> list[Change]:
     return changes
 
 
-def changed_here(found: Iterable[Row], file: str, root: Path | None) -> list[Change]:
-    """Return what one file, and the flags after it, changed: from the value that stood before to the value now."""
+def changed_here(cls: Any, root: Path | None) -> list[Change]:
+    """Return what a config's file, and the flags after it, changed in the class of another file that it starts from.
+
+    What that class lacks, as the options of a section that it leaves open, is compared with the library's default.
+    """
+    own = base.named(cls)
+    parent = next(c for c in own.__mro__ if isinstance(c, base._Meta) and c.__file__ != own.__file__)
+    before = {row.path: entry(row, root) for row in rows_so_far(parent)}
     changes = []
-    for row in found:
-        before = next(((v, o) for v, o in row.history if o.file and o.file != file), None)
-        if not row.history or (row.origin.file and row.origin.file != file):
-            continue
-        old, origin = before or (None, base.Origin("", said="not set"))
-        old = "derived" if isinstance(old, base.Derived) else old
-        old = base.library_class(old).__name__ if isinstance(old, type) else old
-        here = entry(row, root)
-        if values.export(old, root) != here.value:
-            changes.append(Change(row.path, values.export(old, root), here.value, base.place(origin), here.origin))
+    for here in entries(cls, root):
+        was = before.get(here.path)
+        old, origin = (was.value, was.origin) if was else (here.default, "")
+        if here.value != old:
+            changes.append(Change(here.path, old, here.value, origin, here.origin))
     return changes
 
 

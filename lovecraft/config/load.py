@@ -7,7 +7,6 @@ installed under those names. Listing parses files and imports nothing.
 import ast
 import difflib
 import importlib
-import importlib.abc
 import importlib.machinery
 import sys
 from collections.abc import Iterator
@@ -41,7 +40,7 @@ class Loaded:
     root: Path
 
 
-class _Finder(importlib.abc.MetaPathFinder):
+class _Finder:
     """Serves `workspace` and `projects` from one root; their submodules follow from the package's path."""
 
     root: Path | None = None
@@ -60,14 +59,15 @@ _finder = _Finder()
 
 
 def use(root: Path) -> None:
-    """Serve `workspace` and `projects` from `root`; what another root had loaded is dropped."""
+    """Serve `workspace` and `projects` from `root`; what another root had loaded is dropped. New files are seen."""
     root = root.resolve()
+    for folder in [p for p in sys.path_importer_cache if p.startswith(str(root))]:
+        del sys.path_importer_cache[folder]
     if _finder not in sys.meta_path:
         sys.meta_path.insert(0, _finder)
     if _finder.root != root:
         for name in [n for n in sys.modules if n.partition(".")[0] in ("workspace", "projects")]:
             del sys.modules[name]
-        importlib.invalidate_caches()
     _finder.root = root
 
 
@@ -120,9 +120,10 @@ def listing(root: Path) -> Iterator[Listed]:
     for name, file in module_files(root).items():
         try:
             tree = ast.parse(file.read_text(encoding="utf-8"), str(file))
-        except (SyntaxError, UnicodeDecodeError, OSError) as error:
-            line = getattr(error, "lineno", None) or 0
-            yield Listed(name, "", f"{shorten(str(file))}:{line}: {getattr(error, 'msg', None) or error}")
+        except (SyntaxError, ValueError, OSError) as error:  # ValueError: not UTF-8, or a null byte
+            line = f":{error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
+            why = error.msg if isinstance(error, SyntaxError) else str(error)
+            yield Listed(name, "", f"{file.relative_to(root).as_posix()}{line}: {why}")
             continue
         if any(isinstance(node, ast.ClassDef) and node.bases for node in tree.body):
             yield Listed(name, (ast.get_docstring(tree) or "").partition("\n")[0])
@@ -144,13 +145,20 @@ def load(name: str | None = None, *, root: Path | None = None) -> Loaded:
     current directory lies in. Raises ConfigError for a name that means nothing; an error inside the user's own
     module passes through as it is.
     """
+    key, wanted, root = find(name, root)
+    use(root)
+    module = importlib.import_module("projects." + key.replace("/", "."))
+    return Loaded(_pick(module, key, wanted), key, root)
+
+
+def find(name: str | None, root: Path | None = None) -> tuple[str, str, Path]:
+    """Return the module's name `project/config`, the class asked for or "", and the root, without importing anything.
+
+    Raises ConfigError like `load`.
+    """
     root = (root or find_root()).resolve()
     word, _, wanted = (name or _here(root)).partition(":")
-    key = _key(word, root)
-    use(root)
-    dotted = "projects." + key.replace("/", ".")
-    module = importlib.import_module(dotted)
-    return Loaded(_pick(module, key, wanted), key, root)
+    return _key(word, root), wanted, root
 
 
 def _here(root: Path) -> str:
@@ -166,7 +174,7 @@ def _key(word: str, root: Path) -> str:
     files = module_files(root)
     if word.endswith(".py") or (Path(word).is_dir() and word not in files and default_of(word, list(files)) is None):
         path = Path(word).resolve()
-        if not path.is_relative_to(root / "projects"):
+        if not path.is_relative_to(root / "projects") or path == root / "projects":
             raise ConfigError(f"{word} is not below {root / 'projects'}", hint="`lc ls` lists the configs")
         word = path.relative_to(root / "projects").with_suffix("").as_posix()
     word = word.strip("/")
@@ -189,7 +197,7 @@ def _lettered(part: str) -> str:
 
 
 def _closest(word: str, files: dict[str, Path]) -> str:
-    candidates = {**{n.partition("/")[0]: n for n in files}, **{n.rpartition("/")[2]: n for n in files}}
+    candidates = {**{n.rpartition("/")[2]: n for n in files}, **{(p := n.partition("/")[0]): p for n in files}}
     close = difflib.get_close_matches(word, files, 2) or [
         candidates[c] for c in difflib.get_close_matches(word, candidates, 2)
     ]

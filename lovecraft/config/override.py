@@ -29,10 +29,11 @@ def override(cls: Any, changes: Mapping[str, Any], said: Mapping[str, Origin] | 
         else:
             own[name] = value
     for name, inner in nested.items():
-        section = own.get(name, getattr(cls, name, None))
+        option = cls.__options__[name]
+        section = own.get(name, getattr(cls, name, option.section))
         if not isinstance(section, _Meta):
             path = f"{name}.{next(iter(inner))}"
-            what = "is switched off" if section is None and cls.__options__[name].optional else "is not a section"
+            what = "is switched off" if section is None and option.optional else "is not a section"
             raise ConfigError(f"{_place(said, path)}{name} {what}")
         own[name] = override(section, inner, {k: said[f"{name}.{k}"] for k in inner if f"{name}.{k}" in said})
     return _anonymous(cls, own, {name: _origin(cls, name, said, nested) for name in own}) if own else cls

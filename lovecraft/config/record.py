@@ -2,10 +2,12 @@
 
 {"format": 1, "config": "finetune_lovecraft/default", "class": "TrainConfig", "fingerprint": "…",
  "options": [{"path", "value", "type", "origin", "comment", "default"}], "inputs": {"corpus": "sha256…", …},
- "versions": {…}, "git": {"commit", "dirty"}, "argv": […], "created": "2026-01-31T12:00:00+00:00", "changes": […]}
+ "own": ["path", …], "versions": {…}, "git": {"commit", "dirty"}, "argv": […], "created": "2026-01-31T12:00:00+00:00",
+ "changes": […]}
+
+`own` names the options that users' classes declare: they act through the library's, and only those are replayed.
 """
 
-import hashlib
 import json
 import sys
 from pathlib import Path
@@ -17,9 +19,8 @@ from lovecraft.config import base, schema, values
 from lovecraft.config.base import Origin
 from lovecraft.config.diff import Entry, entries
 from lovecraft.config.override import override
-from lovecraft.config.resolve import choices, fingerprint_values
+from lovecraft.config.resolve import choices, fingerprint_values, rows
 from lovecraft.errors import ConfigError
-from lovecraft.files import write_atomic
 
 FORMAT = 1
 NAME = "record.json"
@@ -31,6 +32,8 @@ def fingerprint(cls: Any, root: Path | None) -> str:
 
     Names of users' classes and modules, origins and comments do not count; paths count relative to the root.
     """
+    import hashlib  # with files' imports a twentieth of `lc show`, which prints no fingerprint
+
     text = json.dumps(fingerprint_values(cls, root), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -43,6 +46,7 @@ def make(cls: Any, name: str, root: Path, inputs: dict[str, str]) -> dict[str, A
         "class": base.library_class(cls).__name__,
         "fingerprint": fingerprint(cls, root),
         "options": [attrs.asdict(e) for e in entries(cls, root)],
+        "own": [row.path for row in rows(cls) if row.own],
         "inputs": inputs,
         "versions": _versions(),
         "git": _git(root),
@@ -61,6 +65,8 @@ def now() -> str:
 
 def write(path: Path, record: dict[str, Any]) -> None:
     """Write a record to a file, whole or not at all."""
+    from lovecraft.files import write_atomic
+
     write_atomic(path, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
 
 
@@ -70,12 +76,18 @@ def read(path: Path) -> dict[str, Any]:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: not a readable record: {error}") from None
-    missing = [k for k in ("format", "config", "class", "fingerprint", "options", "inputs") if k not in record]
-    if missing:
-        raise ConfigError(f"{path}: not a record: it has no {missing[0]!r}")
-    if record["format"] != FORMAT:
+    if not isinstance(record, dict):
+        raise ConfigError(f"{path}: not a record: it is no JSON object")
+    if record.get("format", FORMAT) != FORMAT:
         raise ConfigError(f"{path}: format {record['format']}, but this lovecraft reads {FORMAT}")
-    return dict(record)
+    names = ("format", "config", "class", "fingerprint", "options", "own", "inputs", "created", "changes")
+    if missing := [name for name in names if name not in record]:
+        raise ConfigError(f"{path}: not a record: it has no {missing[0]!r}")
+    try:
+        options_of(record)
+    except TypeError as error:
+        raise ConfigError(f"{path}: its options are damaged: {error}") from None
+    return record
 
 
 def options_of(record: dict[str, Any]) -> list[Entry]:
@@ -92,31 +104,34 @@ def replay(record: dict[str, Any], root: Path) -> Any:
     if record["class"] not in kinds:
         raise ConfigError(f"the record is of the unknown class {record['class']!r}")
     cls = kinds[record["class"]]
-    rows = {e.path: e for e in options_of(record)}
-    said = {path: Origin("", said=e.origin) for path, e in rows.items()}
-    return override(cls, _changes(cls, rows, "", root), said)
+    recorded = {e.path: e for e in options_of(record) if e.path not in record["own"]}
+    changes = _changes(cls, recorded, "", root)
+    if unknown := next((path for path in recorded if path not in changes), None):
+        raise ConfigError(f"the record has the option {unknown!r}, which this lovecraft does not have")
+    said = {path: Origin("", said=e.origin) for path, e in recorded.items()}
+    return override(cls, changes, said)
 
 
-def _changes(cls: Any, rows: dict[str, Entry], prefix: str, root: Path) -> dict[str, Any]:
+def _changes(cls: Any, recorded: dict[str, Entry], prefix: str, root: Path) -> dict[str, Any]:
     """Return what `override` must change in `cls` to give it the recorded values below `prefix`."""
     changes: dict[str, Any] = {}
     for name, option in cls.__options__.items():
         path = prefix + name
         if option.section is None:
-            if path in rows:
-                changes[path] = values.unexport(rows[path].value, option.hint, root)
+            if path in recorded:
+                changes[path] = values.unexport(recorded[path].value, option.hint, root)
             continue
         section: Any = option.section
-        if path in rows:
-            if rows[path].value is None:
+        if path in recorded:
+            if recorded[path].value is None:
                 changes[path] = None
                 continue
             known = choices(option.section)
-            if rows[path].value not in known:
-                raise ConfigError(f"the record's {path} is the unknown class {rows[path].value!r}")
-            section = known[rows[path].value]
+            if recorded[path].value not in known:
+                raise ConfigError(f"the record's {path} is the unknown class {recorded[path].value!r}")
+            section = known[recorded[path].value]
         changes[path] = section
-        changes |= _changes(section, rows, f"{path}.", root)
+        changes |= _changes(section, recorded, f"{path}.", root)
     return changes
 
 

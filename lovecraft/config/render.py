@@ -18,7 +18,7 @@ def columns(lines: Iterable[Sequence[str]], gap: str = "  ") -> str:
     return "\n".join(padded)
 
 
-def text_of(value: Any, root: Path | None) -> str:
+def text_of(value: Any, root: Path | None = None) -> str:
     """Write a value for people: `none`, paths below the root as `//…`, tuples separated by commas."""
     if value is None:
         return "none"
@@ -28,20 +28,6 @@ def text_of(value: Any, root: Path | None) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(text_of(item, root) for item in value) or "()"
     return str(value)
-
-
-def cells(row: Row, root: Path | None) -> tuple[str, str, str, str]:
-    """Return a row's path, value, origin and comment as text."""
-    return row.path, text_of(row.value, root), base.place(row.origin), row.comment
-
-
-def show(rows: Iterable[Row], root: Path | None) -> str:
-    """Return one line an option: path, value, origin, and the comment as the reason."""
-    lines = []
-    for row in rows:
-        path, value, origin, comment = cells(row, root)
-        lines.append((path, value, f"{origin}  # {comment}" if comment else origin))
-    return columns(lines)
 
 
 def why(row: Row, root: Path | None) -> str:
@@ -60,7 +46,7 @@ def _spell(value: Any, root: Path | None) -> str:
 
 def changed(found: Iterable[Change]) -> str:
     """Return one line a change: path, value now, value before, origin now."""
-    return columns((c.path, text_of(c.b, None), f"was {text_of(c.a, None)}", c.b_origin) for c in found)
+    return columns((c.path, text_of(c.b), f"was {text_of(c.a)}", c.b_origin) for c in found)
 
 
 def changes(found: Iterable[Change], a: str = "-", b: str = "+") -> str:
@@ -69,5 +55,5 @@ def changes(found: Iterable[Change], a: str = "-", b: str = "+") -> str:
     for change in found:
         lines.append(change.path)
         sides = ((a, change.a, change.a_origin), (b, change.b, change.b_origin))
-        lines += [f"{sign} {text_of(v, None)}  {origin}".rstrip() for sign, v, origin in sides if origin]
+        lines += [f"{sign} {text_of(v)}  {origin}".rstrip() for sign, v, origin in sides if origin]
     return "\n".join(lines)

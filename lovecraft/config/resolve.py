@@ -27,16 +27,18 @@ class Row:
     history: list[tuple[Any, Origin]] = attrs.field(eq=False)
     quiet: bool = False
     """Whether the option, or a section around it, has no effect on the result."""
+    own: bool = False
+    """Whether a user declared it, or a section around it, so that only their derived values can read it."""
 
     @property
     def origin(self) -> Origin:
         """Where the value comes from."""
-        return self.history[0][1] if self.history else base.origin_of(self.owner, self.option.name)
+        return self.history[0][1]
 
     @property
     def comment(self) -> str:
         """The comment that ends the line of the value, or of the last line that computes it: its reason."""
-        raw = self.history[0][0] if self.history else None
+        raw, _ = self.history[0]
         if isinstance(raw, Derived):
             return source.last_comment(raw.function)
         return source.comment(self.origin.file, self.origin.line) if self.origin.line else ""
@@ -67,35 +69,35 @@ def resolve(config: type[T] | T) -> T:
     """
     if not isinstance(config, type):
         return config
-    instance, problems = _settle(config, "")
+    instance, problems = _settle(config, "", base.written(config))
     if problems:
         raise ConfigError("\n".join(problems))
     return instance
 
 
-def _settle(cls: Any, path: str) -> tuple[Any, list[str]]:
-    """Fill an instance: plain values and sections first, then derived values, which may read the former."""
+def _settle(cls: Any, path: str, where: str) -> tuple[Any, list[str]]:
+    """Fill an instance: plain values and sections first, then derived values, which may read the former.
+
+    `where` is the place to blame for what is missing. Return what could be filled, and the problems.
+    """
     config = object.__new__(base.named(cls))
     problems: list[str] = []
     late: list[str] = []
     for name, option in cls.__options__.items():
-        set_values = base.history(cls, name)
-        if not set_values:
-            where = next((base.place(o) for o in cls.__origins__.values()), cls.__module__)
-            problems.append(f"{where}: {path}{name}: required; set it in {base.named(cls).__qualname__}")
-            continue
-        raw, origin = set_values[0]
-        if isinstance(raw, Derived):
+        raw, origin = next(iter(base.history(cls, name)), (attrs.NOTHING, None))
+        if origin is None:
+            problems.append(f"{where}: {path}{name}: required; set it in {_to_edit(cls)}")
+        elif isinstance(raw, Derived):
             late.append(name)
-            continue
-        try:
-            if option.section is None:
-                config.__dict__[name] = values.structure(raw, option.hint)
-            else:
-                config.__dict__[name], inner = _settle_section(option, raw, f"{path}{name}.")
-                problems += inner
-        except ValueError as error:
-            problems.append(f"{base.place(origin)}: {path}{name}: {error}")
+        else:
+            try:
+                if option.section is None:
+                    config.__dict__[name] = values.structure(raw, option.hint)
+                else:
+                    config.__dict__[name], inner = _settle_section(option, raw, f"{path}{name}.", origin)
+                    problems += inner
+            except ValueError as error:
+                problems.append(f"{base.place(origin)}: {path}{name}: {error}")
     if problems:  # a derived value would only echo them
         return config, problems
     for name in late:
@@ -103,20 +105,27 @@ def _settle(cls: Any, path: str) -> tuple[Any, list[str]]:
             getattr(config, name)
         except ConfigError as error:
             problems.append(error.message.replace(f": {name}: ", f": {path}{name}: ", 1))
-    return config, problems
+    return config, list(dict.fromkeys(problems))  # one that reads another that is wrong says the same
 
 
-def _settle_section(option: Option, raw: Any, path: str) -> tuple[Any, list[str]]:
+def _to_edit(cls: Any) -> str:
+    """Return the class that a user would write a missing option in."""
+    own = base.named(cls)
+    return f"a subclass of {own.__name__}" if own is base.library_class(own) else own.__qualname__
+
+
+def _settle_section(option: Option, raw: Any, path: str, origin: Origin) -> tuple[Any, list[str]]:
     if raw is None and option.optional:
         return None, []
     kind = option.section
     assert kind is not None
     if isinstance(raw, type) and issubclass(raw, kind):
-        return _settle(raw, path)
+        library = base.named(raw) is base.library_class(raw)
+        return _settle(raw, path, base.place(origin) if library else base.written(raw))
     if isinstance(raw, kind):
         return raw, []
     got = getattr(raw, "__qualname__", None) or values.spell(raw)
-    raise ValueError(f"expected a {kind.__name__}{' or none' if option.optional else ''}, got {got}")
+    raise ValueError(f"expected {kind.__name__}{' or none' if option.optional else ''}, got {got}")
 
 
 def rows(cls: Any) -> list[Row]:
@@ -125,34 +134,44 @@ def rows(cls: Any) -> list[Row]:
     A swappable or optional section has a row of its own, whose value is its library class's name or None.
     Raises ConfigError like `resolve`.
     """
-    return list(_rows(cls, resolve(cls), "", quiet=False))
+    return list(_rows(cls, resolve(cls), ""))
 
 
-def _rows(cls: Any, config: Any, path: str, quiet: bool) -> Iterator[Row]:
+def rows_so_far(cls: Any) -> list[Row]:
+    """Return the rows of what is right in a class that need not be complete; it raises nothing."""
+    return list(_rows(cls, _settle(cls, "", "")[0], ""))
+
+
+def _rows(cls: Any, config: Any, path: str, around: Row | None = None) -> Iterator[Row]:
+    """Yield the rows of an instance of `cls`; `around` is the row of the section that it is."""
+    quiet, own = (around.quiet, around.own) if around else (False, False)
+    ready = around.origin if around and not isinstance(around.history[0][0], type) else None  # made by a call
+    library = base.library_class(cls).__options__
     for name, option in cls.__options__.items():
-        value = getattr(config, name)
-        hidden = quiet or option.quiet
-        row = Row(path + name, value, option, cls, base.history(cls, name), hidden)
+        if name not in vars(config):
+            continue
+        value = vars(config)[name]
+        history = base.history(cls, name) if ready is None else [(value, ready)]
+        row = Row(path + name, value, option, cls, history, quiet or option.quiet, own or name not in library)
         if option.section is None:
             yield row
             continue
         if option.optional or len(choices(option.section)) > 1:
             yield attrs.evolve(row, value=None if value is None else base.library_class(type(value)).__name__)
         if value is not None:
-            inner = row.history[0][0]
-            inner = inner if isinstance(inner, type) else type(value)
-            yield from _rows(inner, value, f"{path}{name}.", hidden)
+            raw, _ = history[0]
+            yield from _rows(raw if isinstance(raw, type) else type(value), value, f"{path}{name}.", row)
 
 
 def choices(kind: Any) -> dict[str, Any]:
     """Return the library's classes that a section of type `kind` may be, by name."""
-    found = {} if any(c.__module__ == kind.__module__ for c in kind.__subclasses__()) else {kind.__name__: kind}
-    for child in kind.__subclasses__():
-        if child.__module__ == kind.__module__ and not child.__anonymous__:
-            found.update(choices(child))
-    return found
+    children = [c for c in kind.__subclasses__() if c.__module__ == kind.__module__ and not c.__anonymous__]
+    return {name: c for child in children for name, c in choices(child).items()} or {kind.__name__: kind}
 
 
 def fingerprint_values(cls: Any, root: Path | None) -> dict[str, Any]:
-    """Return what the fingerprint counts: path → JSON value of every option that can change the result."""
-    return {row.path: values.export(row.value, root) for row in rows(cls) if not row.quiet}
+    """Return what the fingerprint counts: path → JSON value of every option of the library that can change the result.
+
+    Options that users declare act through those of the library, which derive from them.
+    """
+    return {row.path: values.export(row.value, root) for row in rows(cls) if not (row.quiet or row.own)}

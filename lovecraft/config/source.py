@@ -55,14 +55,22 @@ def sentence(cls: type, name: str) -> str:
 @functools.cache
 def comment(file: str, line: int) -> str:
     """Return the comment that ends a line of code, without its `#`; comments of linters and checkers count as none."""
-    found = ""
-    try:
-        for token in tokenize.generate_tokens(io.StringIO(linecache.getline(file, line).strip()).readline):
-            found = token.string if token.type == tokenize.COMMENT else found
-    except (tokenize.TokenError, IndentationError):  # the statement goes on below; its first line has been read
-        pass
+    text, mark, found = linecache.getline(file, line).strip().partition("#")
+    if mark and ("'" in text or '"' in text):  # it may stand inside a string
+        found = _tokenized(f"{text}#{found}")
     words = found.lstrip("# ").strip()
     return "" if words.startswith(("noqa", "type:", "pyrefly:", "pyright:")) else words
+
+
+def _tokenized(line: str) -> str:
+    """Return the comment token of a line of code. The first call is slow: tokenize then compiles its patterns."""
+    found = ""
+    try:
+        for token in tokenize.generate_tokens(io.StringIO(line).readline):
+            found = token.string if token.type == tokenize.COMMENT else found
+    except (tokenize.TokenError, IndentationError):  # the statement goes on below; this line of it has been read
+        pass
+    return found
 
 
 def last_comment(function: Callable[..., Any]) -> str:

@@ -90,6 +90,20 @@ def unwrap(hint: Any) -> tuple[Any, tuple[Any, ...]]:
     return hint, ()
 
 
+def supported(hint: Any) -> bool:
+    """Return whether an option may be of the type `hint`: one that the strict hooks below know."""
+    hint, _ = unwrap(hint)
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint == Location or origin is Literal:
+        return True
+    if _is_union(hint):
+        kinds = tuple(kind for kind in arguments if kind is not type(None))
+        return kinds == typing.get_args(Location) or (len(kinds) == 1 and supported(kinds[0]))
+    if origin is tuple:
+        return all(supported(kind) for kind in arguments if kind is not Ellipsis)
+    return hint in (int, float, str, bool, Path)
+
+
 def structure(value: Any, hint: Any) -> Any:
     """Return `value` normalised for the type `hint`; raise ValueError saying what was expected."""
     return _STRICT.structure(value, hint)
@@ -270,9 +284,12 @@ def _tuple_from_text(converter: Converter) -> Callable[[Any, Any], Any]:
 
     def hook(text: str, hint: Any) -> Any:
         if text.startswith("["):
-            items = [item if isinstance(item, str) else json.dumps(item) for item in json.loads(text)]
+            try:
+                items = [item if isinstance(item, str) else json.dumps(item) for item in json.loads(text)]
+            except ValueError:
+                raise ValueError(f"expected a JSON list, got {text!r}") from None
         else:
-            items = text.split(",") if text else []
+            items = [item.strip() for item in text.split(",")] if text else []
         return strict(tuple(items), hint)
 
     return hook
