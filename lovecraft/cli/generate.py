@@ -1,7 +1,7 @@
 """Continue a text, and print it as it is made.
 
-Two words are what to run and the prompt. One word is what to run, and the prompt comes from stdin; unless the word
-holds a space: then it is the prompt, and the project you stand in is what to run. With --url the word is the prompt.
+Two words are what to run and the prompt. One word is what to run, and the prompt comes from stdin; but a word with a
+space that is not a path is the prompt, and the project you stand in is what to run. With --url the word is the prompt.
 """
 
 import argparse
@@ -20,6 +20,9 @@ USAGE = "[CONFIG|RUN|MODEL] [PROMPT] [--url URL]"
 EXAMPLE = 'lc generate finetune_lovecraft "The old lighthouse" --max-tokens 400 | tee story.txt'
 TAKES_OPTIONS = False
 BARE = 2
+
+LOCAL = ("checkpoint", "context", "device", "dtype", "max_context")
+REMOTE = ("api_key_file", "model")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,14 +47,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--n", type=_number(int, 1, 1000), default=1, metavar="N", help="continuations to make, one after the other")
     add("--no-echo", action="store_true", help="do not print the prompt")
     add("--ignore-eos", action="store_true", help="go on where the model would end")
-    add(
-        "--context",
-        choices=("error", "stop", "roll"),
-        help="at the end of the context; roll: go on over its newest half",
-    )
-    add("--checkpoint", default="latest", metavar="WHICH", help="of a run: latest, best or a step's number")
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
-    add("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
+    add("--context", choices=("error", "stop", "roll"), help="when it is full; roll: go on over its newest half")
+    add("--checkpoint", metavar="WHICH", help="of a run: latest, best or a step's number")
+    add("--device", help="auto, cpu, cuda, cuda:N or mps")
+    add("--dtype", help="auto, float32, bfloat16 or float16")
     add("--max-context", type=_number(int, 2, 2**31), metavar="N", help="a shorter context than the model's")
     add("--url", help="let a server do it: any with OpenAI's completion API")
     add("--model", metavar="NAME", help="with --url: which of its models; the first one it lists")
@@ -69,11 +68,15 @@ class Outcome:
 
 def run(args: argparse.Namespace) -> int:
     """Print the prompt and its continuations."""
+    for name in LOCAL if args.url else REMOTE:
+        if getattr(args, name) is not None:
+            flag, how = name.replace("_", "-"), "has no effect with" if args.url else "goes with"
+            raise ConfigError(f"--{flag} {how} --url", hint="the server decides about its model" if args.url else "")
     word, prompt = _words(args)
     make = _remote(args) if args.url else _local(args, word)
     for number in range(args.n):
         if args.n > 1:
-            _write(f"{'' if number == 0 else chr(10)}--- {number + 1} of {args.n} ---\n")
+            _write(f"--- {number + 1} of {args.n} ---\n")
         _tell(args, prompt, make, number)
     return 0
 
@@ -87,12 +90,16 @@ def _words(args: argparse.Namespace) -> tuple[str | None, str]:
     words = list(args.bare)
     if args.url and len(words) > 1:
         raise ConfigError("with --url there is only the prompt", hint="--model names the model; quote the prompt")
-    word = None if args.url or (len(words) == 1 and " " in words[0]) else words.pop(0) if words else None
-    if words:
-        return word, words[0]
-    if sys.stdin.isatty():
+    alone = len(words) == 1 and " " in words[0] and not Path(words[0]).exists()
+    word = None if args.url or alone or not words else words.pop(0)
+    if not words and sys.stdin.isatty():
         console.say("type the text to continue, and Ctrl-D after its last line")
-    return word, sys.stdin.read().removesuffix("\n")
+    try:
+        prompt = words[0] if words else sys.stdin.read().removesuffix("\n")
+        prompt.encode()
+    except UnicodeError:
+        raise ConfigError("the prompt is not UTF-8", hint="convert it: iconv -f latin1 -t utf-8") from None
+    return word, prompt
 
 
 def _tell(args: argparse.Namespace, prompt: str, make: Make, number: int) -> None:
@@ -124,11 +131,10 @@ def _local(args: argparse.Namespace, word: str | None) -> Make:
     from lovecraft.engine.text import TextStream, prompt_ids
     from lovecraft.tokenizer import load_tokenizer
 
-    if args.model or args.api_key_file:
-        raise ConfigError("--model and --api-key-file go with --url")
-    path = find_served(word, args.checkpoint)[0]
+    path = find_served(word, args.checkpoint or "latest")[0]
     tokenizer = load_tokenizer(path)
-    model, slot = generate.load(path, device=args.device, dtype=args.dtype, max_context=args.max_context)
+    device, dtype = args.device or "auto", args.dtype or "auto"
+    model, slot = generate.load(path, device=device, dtype=dtype, max_context=args.max_context)
 
     def make(prompt: str, number: int, outcome: Outcome) -> Iterator[str]:
         ids = prompt_ids(tokenizer, prompt)
@@ -152,8 +158,6 @@ def _remote(args: argparse.Namespace) -> Make:
     """Return a maker that asks a server. It is sent only what differs from every server's default."""
     from lovecraft.serve import client
 
-    if args.context or args.max_context:
-        raise ConfigError("with --url the server decides about its context", hint="leave out --context, --max-context")
     key = _key(args.api_key_file) if args.api_key_file else ""
     model = args.model or client.first_model(args.url, key)
     special = {"top_k": args.top_k, "min_p": args.min_p, "stop": args.stop, "ignore_eos": args.ignore_eos}

@@ -61,8 +61,11 @@ async def complete(request: Request) -> Response:
     choices = await asyncio.to_thread(completions.prepare, service, body)  # a long prompt takes long to tokenize
     reply = completions.start(service, choices)
     if body.stream:
-        return EventStream(completions.stream(reply, body.wants_usage))
-    done = await unless_disconnected(request.receive, completions.whole(reply))
+        return EventStream(completions.stream(reply, body.wants_usage), reply.close)
+    try:
+        done = await unless_disconnected(request.receive, completions.whole(reply))
+    finally:
+        reply.close()
     return Response() if done is None else JSONResponse(done)
 
 
@@ -73,16 +76,16 @@ async def _read(request: Request) -> bytes:
     """
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise RequestError("the content type must be application/json", status=415)
-    length = request.headers.get("content-length", "0")
+    too_long = RequestError(f"the body is longer than {MAX_BODY} bytes", status=413)
+    declared = request.headers.get("content-length", "0")
+    if len(declared) > 15 or int(declared) > MAX_BODY:  # int() refuses thousands of digits
+        raise too_long
     body = bytearray()
-    if length.isdigit() and int(length) <= MAX_BODY:
-        async for data in request.stream():
-            body += data
-            if len(body) > MAX_BODY:
-                break
-        else:
-            return bytes(body)
-    raise RequestError(f"the body is longer than {MAX_BODY} bytes", status=413)
+    async for data in request.stream():
+        body += data
+        if len(body) > MAX_BODY:
+            raise too_long
+    return bytes(body)
 
 
 def _service(request: Request) -> Service:

@@ -114,33 +114,18 @@ def error_json(error: RequestError) -> dict[str, object]:
     return error_object(error.message, kind, error.param, error.code)
 
 
-async def on_request_error(request: Request, error: Exception) -> Response:
-    """Answer a request that is wrong."""
-    assert isinstance(error, RequestError)
-    return error_response(error)
-
-
-async def on_http_error(request: Request, error: Exception) -> Response:
-    """Answer a path or a method that does not exist."""
-    assert isinstance(error, HTTPException)
-    message = f"{request.method} {request.scope['path']}: {error.detail}"
-    return error_response(RequestError(message, status=error.status_code), error.headers)
-
-
-async def on_bug(request: Request, error: Exception) -> Response:
-    """Answer without a word of what went wrong; the traceback goes to the log."""
+async def answer_error(request: Request, error: Exception) -> Response:
+    """Answer a request that is wrong, or that met a bug of ours: of that not a word, the traceback goes to the log."""
+    match error:
+        case RequestError():
+            return error_response(error)
+        case HTTPException():
+            message = f"{request.method} {request.scope['path']}: {error.detail}"
+            return error_response(RequestError(message, status=error.status_code), error.headers)
+        case ClientDisconnect():
+            return Response(status_code=400)  # nobody reads it
     log.error("request %s failed", request.state.request_id)
     return error_response(RequestError("internal error", code="internal_error", status=500))
 
 
-async def on_disconnect(request: Request, error: Exception) -> Response:
-    """Answer a client that left while it was still sending; nobody reads this."""
-    return Response(status_code=400)
-
-
-HANDLERS = {
-    RequestError: on_request_error,
-    HTTPException: on_http_error,
-    ClientDisconnect: on_disconnect,
-    Exception: on_bug,
-}
+HANDLERS = dict.fromkeys((RequestError, HTTPException, ClientDisconnect, Exception), answer_error)

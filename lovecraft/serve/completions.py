@@ -31,8 +31,8 @@ class Choice:
     request: Request
     text: TextStream
     echo: str
-    first: bool
-    """Whether its prompt counts: once, however many choices it has."""
+    counts_prompt: bool
+    """A prompt's tokens count once, however many choices it has."""
 
 
 @attrs.define
@@ -54,7 +54,7 @@ class Reply:
     @property
     def usage(self) -> dict[str, Any]:
         """The tokens of the whole reply."""
-        prompts = [choice for choice in self.choices if choice.first]
+        prompts = [choice for choice in self.choices if choice.counts_prompt]
         return usage_object(
             prompt=sum(len(choice.request.prompt) for choice in prompts),
             completion=sum(choice.text.tokens for choice in self.choices),
@@ -71,16 +71,9 @@ class Reply:
         """Free what still runs, and log what it took; texts are never logged."""
         for job in self.jobs:
             self.engine.cancel(job)
-        counts, seconds = self.usage, time.time() - self.started
+        tokens = f"{self.usage['prompt_tokens']} + {self.usage['completion_tokens']} tokens"
         reasons = ",".join(choice.text.reason or "aborted" for choice in self.choices)
-        log.info(
-            "%s: %d + %d tokens, %.2f s, %s",
-            self.id,
-            counts["prompt_tokens"],
-            counts["completion_tokens"],
-            seconds,
-            reasons,
-        )
+        log.info("%s: %s, %.2f s, %s", self.id, tokens, time.time() - self.started, reasons)
 
 
 def prepare(service: Service, body: Completion) -> list[Choice]:
@@ -102,7 +95,7 @@ def prepare(service: Service, body: Completion) -> list[Choice]:
             )
             text = TextStream(tokenizer, ids, stops=body.stops)
             echo = "" if not body.echo else prompt if isinstance(prompt, str) else tokenizer.decode(ids)
-            found.append(Choice(len(found), request, text, echo, first=number == 0))
+            found.append(Choice(len(found), request, text, echo, counts_prompt=number == 0))
     return found
 
 
@@ -113,35 +106,33 @@ def start(service: Service, choices: Sequence[Choice]) -> Reply:
 
 
 async def whole(reply: Reply) -> dict[str, Any]:
-    """Return a reply in one piece."""
-    try:
-        choices = []
-        for choice, job in zip(reply.choices, reply.jobs, strict=True):
-            pieces = [piece async for piece in _follow(reply.engine, choice, job) if piece]
-            choices.append(choice_object(choice.index, choice.echo + "".join(pieces), choice.text.reason))
-        return reply.body(choices, usage=reply.usage, **reply.rolls)
-    finally:
-        reply.close()
+    """Return a reply in one piece. The caller closes it."""
+    choices = []
+    for choice, job in zip(reply.choices, reply.jobs, strict=True):
+        pieces = [piece async for piece in _follow(reply.engine, choice, job) if piece]
+        choices.append(choice_object(choice.index, choice.echo + "".join(pieces), choice.text.reason))
+    return reply.body(choices, usage=reply.usage, **reply.rolls)
 
 
 async def stream(reply: Reply, wants_usage: bool) -> AsyncGenerator[bytes, None]:
-    """Yield a reply as events; what goes wrong after the first one is an event too."""
+    """Yield a reply as events; what goes wrong after the first one is an event too. The caller closes it."""
     usage = {"usage": None} if wants_usage else {}
+
+    def chunk(choice: Choice, text: str, reason: str | None = None, **more: Any) -> bytes:
+        return sse.frame(reply.body([choice_object(choice.index, text, reason)], **usage, **more))
+
     try:
         for choice, job in zip(reply.choices, reply.jobs, strict=True):
             if choice.echo:
-                yield sse.frame(reply.body([choice_object(choice.index, choice.echo, None)], **usage))
+                yield chunk(choice, choice.echo)
             async for piece in _follow(reply.engine, choice, job):
-                chunk = reply.body([choice_object(choice.index, piece or "", None)], **usage)
-                yield sse.KEEP_ALIVE if piece is None else sse.frame(chunk)
-            yield sse.frame(reply.body([choice_object(choice.index, "", choice.text.reason)], **usage, **reply.rolls))
+                yield sse.KEEP_ALIVE if piece is None else chunk(choice, piece)
+            yield chunk(choice, "", choice.text.reason, **reply.rolls)
         if wants_usage:
             yield sse.frame(reply.body([], usage=reply.usage))
         yield sse.DONE
     except RequestError as error:
         yield sse.frame(error_json(error))
-    finally:
-        reply.close()
 
 
 async def _follow(engine: Engine, choice: Choice, job: Job) -> AsyncIterator[str | None]:

@@ -136,6 +136,7 @@ async def _serve(
     server: Server, listener: socket.socket, load: Callable[[], Served], ready: Callable[[str, Served], None]
 ) -> None:
     serving = asyncio.create_task(server.serve([listener]))
+    await asyncio.sleep(0)  # signals are caught from here on
     loading = asyncio.wrap_future(_in_thread(load))
     await asyncio.wait({serving, loading}, return_when=asyncio.FIRST_COMPLETED)
     if loading.done() and not loading.exception():

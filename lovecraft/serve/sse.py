@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import Any, TypeVar
 
 import msgspec
@@ -27,16 +27,19 @@ def frame(value: Any) -> bytes:
 
 
 class EventStream(Response):
-    """Sends frames as they are made, and closes their generator when it ends or the client leaves."""
+    """Sends frames as they are made, and calls `close` when they end or the client leaves, in any case."""
 
-    def __init__(self, frames: AsyncGenerator[bytes, None]) -> None:
+    def __init__(self, frames: AsyncGenerator[bytes, None], close: Callable[[], None]) -> None:
         super().__init__(headers=HEADERS)
         del self.headers["content-length"]
-        self._frames = frames
+        self._frames, self._close = frames, close
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve the stream."""
-        await unless_disconnected(receive, self._send(send))
+        try:
+            await unless_disconnected(receive, self._send(send))
+        finally:
+            self._close()
 
     async def _send(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})

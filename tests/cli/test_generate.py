@@ -83,6 +83,18 @@ def test_context_policies(lc: Any, model_dir: Path) -> None:
     assert "context is 64" in refused.err
 
 
+def test_prompt_that_is_not_utf8_is_exit_2(lc: Any, model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "not UTF-8" in lc("generate", model_dir, "\udcff").err
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\xff"), encoding="utf-8"))
+    assert "not UTF-8" in lc("generate", model_dir).err
+
+
+def test_path_with_a_space_is_what_to_run(lc: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model_dir(tmp_path / "my models")
+    monkeypatch.setattr(sys, "stdin", io.StringIO("The lamp\n"))
+    assert lc("generate", model, *GREEDY).out.startswith("The lamp")
+
+
 def test_prompt_longer_than_the_context_is_exit_2(lc: Any, model_dir: Path) -> None:
     outcome = lc("generate", model_dir, "lamp " * 100)
     assert (outcome.code, outcome.out) == (2, "")
@@ -121,7 +133,8 @@ def test_url_mistakes_are_exit_2(lc: Any, server: Running, tmp_path: Path) -> No
     for words, said in [
         (["so", "more"], "only the prompt"),
         (["so", "--model", "other"], "'other' does not exist"),
-        (["so", "--context", "roll"], "the server decides"),
+        (["so", "--context", "roll"], "--context has no effect with --url"),
+        (["so", "--dtype", "float32"], "--dtype has no effect"),
         (["so", "--api-key-file", tmp_path / "none"], "no API key"),
     ]:
         outcome = lc("generate", *words, "--url", server.url)

@@ -1,11 +1,12 @@
 import asyncio
 import json
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lovecraft.serve.sse import frame, unless_disconnected
+from lovecraft.serve.sse import EventStream, frame, unless_disconnected
 
 
 @given(st.dictionaries(st.text(max_size=5), st.text(), max_size=4))
@@ -48,4 +49,17 @@ def test_work_is_cancelled_and_cleaned_up_when_the_client_leaves() -> None:
             freed.append(True)
 
     assert asyncio.run(unless_disconnected(gone, work())) is None
+    assert freed == [True]
+
+
+def test_what_a_stream_holds_is_freed_even_if_it_never_began() -> None:
+    freed = []
+
+    async def frames() -> AsyncGenerator[bytes, None]:
+        yield b""
+
+    async def send(message: object) -> None:
+        await never()
+
+    asyncio.run(EventStream(frames(), lambda: freed.append(True))({"type": "http"}, gone, send))
     assert freed == [True]

@@ -70,6 +70,16 @@ def test_too_long_a_body_closes_the_connection(server: Running) -> None:
     assert b"connection: close" in data.lower()
 
 
+def test_client_that_leaves_while_sending_is_no_error(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    with running(make()) as server:
+        with connect(server.port) as connection:
+            connection.sendall(request()[:-5])
+        with connect(server.port) as connection:
+            connection.sendall(request())
+            assert b'"usage"' in receive(connection, b"}}}")
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
 def endless(generated: list[int]) -> Callable[[Request], Steps]:
     """Return a `generate` that counts its tokens and never ends by itself."""
     plain = scripted([70], delay=0.002)
