@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     }
     found = None if args.new else _same(args, loaded, inputs)
     if found is not None and found.status.get("status") == "finished":
-        console.say(f"{found.name} is finished; `lc train {loaded.name} --new` starts another")
+        console.say(f"{found.name} is finished; the same command with --new starts another")
         _summary(found)
         console.out(str(found.directory))
         return 0
@@ -77,6 +77,8 @@ def model_directory(config: TrainConfig) -> Path:
 
 def _same(args: argparse.Namespace, loaded: Loaded, inputs: dict[str, str]) -> Run | None:
     """Return the run to go on with: that of the same options and inputs, if its steps were to be saved."""
+    from lovecraft.train.control import DIVERGED, only_one
+
     wanted = record.fingerprint(loaded.cls, loaded.root)
     named = target.find_run(args.target)
     found = newest_same(loaded.root, loaded.name, wanted, inputs)
@@ -89,12 +91,13 @@ def _same(args: argparse.Namespace, loaded: Loaded, inputs: dict[str, str]) -> R
             )
     if found is None or _saves_nothing(found):
         return None
-    if found.status.get("reason") == "not finite":
+    if found.status.get("reason") == DIVERGED:
         raise RunError(
             f"{found.name} stopped because its loss was not finite, and would again",
             hint="change an option, such as --optimizer.lr, or give --new",
         )
-    return found
+    with only_one(found.directory):  # raises if another process trains it
+        return found
 
 
 def _saves_nothing(found: Run) -> bool:

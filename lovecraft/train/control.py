@@ -21,6 +21,7 @@ LOCK = "lock"
 REQUEST = "stop"
 REQUESTS = ("stop", "save", "abort")
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+DIVERGED = "not finite"  # the reason in the status of a run that the same options would only end again
 
 
 @attrs.define
@@ -59,7 +60,7 @@ def only_one(directory: Path) -> Iterator[None]:
     """Hold the run's lock, which the system frees however the process ends. Raises RunError when it is taken."""
     lock = FileLock(directory / LOCK)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=0.5)  # `is_running` holds it for a moment
     except Timeout:
         pid = Run(directory).status.get("pid", "unknown")
         raise RunError(

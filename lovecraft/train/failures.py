@@ -12,8 +12,8 @@ from safetensors import SafetensorError
 from lovecraft.data.blocks import Blocks
 from lovecraft.errors import RunError, TrainingFailed
 from lovecraft.runs import Run
+from lovecraft.train.control import DIVERGED
 
-DIVERGED = "not finite"
 SMALLER = (
     "lower batch_size and raise accumulation, set memory.checkpointing to block and memory.offload to block_inputs, "
     "lower memory.loss_chunk or dataset.block_size, or take Adafactor; `lc plan` counts what each takes"

@@ -117,7 +117,9 @@ def newest_sound(run: Path) -> Found:
             problems += check_manifest(directory / TRAINER)
         if not problems:
             return Found(directory, warnings)
-        directory.rename(directory.with_name(f"damaged-{directory.name}"))
+        aside = directory.with_name(f"damaged-{directory.name}")
+        shutil.rmtree(aside, ignore_errors=True)
+        directory.rename(aside)
         warnings.append(f"the checkpoint of step {step} is damaged and skipped: {'; '.join(problems)}")
     return Found(None, warnings)
 

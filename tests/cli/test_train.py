@@ -158,6 +158,20 @@ def test_after_a_loss_that_is_not_finite_only_a_change_helps(
     assert lc("train", "tiny", "--optimizer.lr", "0.0005").code == 0
 
 
+def test_a_run_that_another_process_trains_is_left_alone(
+    lc: Lc, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        after(patch, 2, lambda: control.request(run_of(workspace).directory, "stop"))
+        lc("train", "tiny")
+    with control.only_one(run_of(workspace).directory):
+        run_of(workspace).say(status="running", pid=4242)
+        done = lc("train", "tiny")
+    assert done.code == 2
+    assert "process 4242" in done.err
+    assert "resuming" not in done.err
+
+
 def test_without_save_nothing_is_resumed_served_or_called_the_same(lc: Lc, workspace: Path) -> None:
     done = lc("train", "tiny", "--save", "none")
     assert done.code == 0

@@ -62,8 +62,8 @@ def train_with_torch(make: Callable[[list[dict[str, object]]], torch.optim.Optim
 
 PEERS = {
     "adamw": (
-        AdamW(lr=1e-2, weight_decay=0.1, betas=(0.8, 0.95)),
-        lambda groups: torch.optim.AdamW(groups, lr=1e-2, betas=(0.8, 0.95)),
+        AdamW(lr=1e-2, weight_decay=0.1, betas=(0.8, 0.95), eps=0.1),
+        lambda groups: torch.optim.AdamW(groups, lr=1e-2, betas=(0.8, 0.95), eps=0.1),
     ),
     "adafactor": (
         Adafactor(lr=1e-2, weight_decay=0.1, relative_step=True),
