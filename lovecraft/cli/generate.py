@@ -28,14 +28,12 @@ REMOTE = ("api_key_file", "model")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `lc generate`."""
     add = parser.add_argument
-    add("--max-tokens", type=_number(int, 1, 1_000_000), default=256, metavar="N", help="tokens to make at most; 256")
-    add("--temperature", type=_number(float, 0, 2), default=0.8, metavar="T", help="0 is the likeliest token; 0.8")
-    add(
-        "--top-p", type=_number(float, 1e-9, 1), default=0.95, metavar="P", help="draw from this much probability; 0.95"
-    )
-    add("--top-k", type=_number(int, 0, 2**31), default=0, metavar="K", help="draw from so many tokens; 0: all")
-    add("--min-p", type=_number(float, 0, 1), default=0.0, metavar="P", help="least probability, of the likeliest's; 0")
-    add("--seed", type=_number(int, 0, 2**62), metavar="N", help="draw the same text again")
+    add("--max-tokens", type=number(int, 1, 1_000_000), default=256, metavar="N", help="tokens to make at most; 256")
+    add("--temperature", type=number(float, 0, 2), default=0.8, metavar="T", help="0 is the likeliest token; 0.8")
+    add("--top-p", type=number(float, 1e-9, 1), default=0.95, metavar="P", help="draw from this much probability; 0.95")
+    add("--top-k", type=number(int, 0, 2**31), default=0, metavar="K", help="draw from so many tokens; 0: all")
+    add("--min-p", type=number(float, 0, 1), default=0.0, metavar="P", help="least probability, of the likeliest's; 0")
+    add("--seed", type=number(int, 0, 2**62), metavar="N", help="draw the same text again")
     add(
         "--stop",
         type=_some,
@@ -44,14 +42,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TEXT",
         help="end before this text; may be given again",
     )
-    add("--n", type=_number(int, 1, 1000), default=1, metavar="N", help="continuations to make, one after the other")
+    add("--n", type=number(int, 1, 1000), default=1, metavar="N", help="continuations to make, one after the other")
     add("--no-echo", action="store_true", help="do not print the prompt")
     add("--ignore-eos", action="store_true", help="go on where the model would end")
     add("--context", choices=("error", "stop", "roll"), help="when it is full; roll: go on over its newest half")
     add("--checkpoint", metavar="WHICH", help="of a run: latest, best or a step's number")
     add("--device", help="auto, cpu, cuda, cuda:N or mps")
     add("--dtype", help="auto, float32, bfloat16 or float16")
-    add("--max-context", type=_number(int, 2, 2**31), metavar="N", help="a shorter context than the model's")
+    add("--max-context", type=number(int, 2, 2**31), metavar="N", help="a shorter context than the model's")
     add("--url", help="let a server do it: any with OpenAI's completion API")
     add("--model", metavar="NAME", help="with --url: which of its models; the first one it lists")
     add("--api-key-file", type=Path, metavar="FILE", help="with --url: a file with the key")
@@ -190,7 +188,7 @@ def _some(text: str) -> str:
     return text
 
 
-def _number(kind: type, low: float, high: float) -> Callable[[str], float]:
+def number(kind: type, low: float, high: float) -> Callable[[str], float]:
     """Return a reader of numbers between two bounds, for argparse."""
 
     def read(text: str) -> float:

@@ -1,4 +1,4 @@
-"""The whole journey of the design, typed command by command, on a tiny model: from a folder of texts to a streamed story."""
+"""The whole journey of the design, typed command by command, on a tiny model."""
 
 import contextlib
 import json
@@ -116,7 +116,8 @@ def test_from_a_folder_of_texts_to_a_streamed_story(lc, root: Path, start):
     again = lc("train", "finetune", *options)
     assert (again.code, "is finished" in again.err) == (0, True)
     assert json.loads(lc("runs", "finetune/default/001", "--json").out)[0]["status"] == "finished"
-    before, after = (json.loads(lc("eval", word, "--json").out)["loss"] for word in ("finetune", "finetune/default/001"))
+    named = ("finetune", "finetune/default/001")
+    before, after = (json.loads(lc("eval", name, "--json").out)["loss"] for name in named)
     assert after < before - 0.3
 
     # Text in this process; the checkpoint is a model directory.

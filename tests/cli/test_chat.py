@@ -1,0 +1,75 @@
+"""`lc chat`: lines in, replies out, the conversation kept."""
+
+import io
+import json
+import sys
+
+import pytest
+
+from lovecraft.chat_template import render
+from lovecraft.errors import ModelError
+from tests.tiny import tiny_model_dir
+
+TEMPLATE = (
+    "{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}\n{% endfor %}"
+    "{% if add_generation_prompt %}[assistant]{% endif %}"
+)
+
+
+@pytest.fixture
+def model(tmp_path):
+    path = tiny_model_dir(tmp_path / "model")
+    config = json.loads((path / "tokenizer_config.json").read_text())
+    (path / "tokenizer_config.json").write_text(json.dumps({**config, "chat_template": TEMPLATE}))
+    return path
+
+
+def test_replies_follow_the_conversation_so_far(lc, model, monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"Hello.\nAnd then?\n/save {tmp_path}/talk.json\n/quit\n"))
+
+    outcome = lc("chat", model, "--max-tokens", "4", "--system", "Be brief.")
+
+    assert outcome.code == 0
+    messages = json.loads((tmp_path / "talk.json").read_text())
+    assert [m["role"] for m in messages] == ["system", "user", "assistant", "user", "assistant"]
+    assert (
+        outcome.out.splitlines()[0] in messages[2]["content"] or messages[2]["content"] == outcome.out.splitlines()[0]
+    )
+
+
+def test_a_command_that_is_none_is_said_and_the_conversation_goes_on(lc, model, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("/tell\nHello.\n"))
+
+    outcome = lc("chat", model, "--max-tokens", "2")
+
+    assert "no command /tell" in outcome.err
+    assert outcome.code == 0
+    assert outcome.out
+
+
+def test_a_model_without_a_template_is_refused_with_what_to_use_instead(tmp_path):
+    path = tiny_model_dir(tmp_path / "model")
+
+    with pytest.raises(ModelError, match="no chat template") as error:
+        render(path, [{"role": "user", "content": "Hello."}])
+    assert "lc generate" in error.value.hint
+
+
+def test_a_template_is_sandboxed_and_may_refuse(model):
+    config = json.loads((model / "tokenizer_config.json").read_text())
+    for template in ("{{ messages.append(1) }}", "{{ raise_exception('no such role') }}", "{{ ().__class__.__mro__ }}"):
+        (model / "tokenizer_config.json").write_text(json.dumps({**config, "chat_template": template}))
+        with pytest.raises(ModelError, match="refuses"):
+            render(model, [{"role": "user", "content": "Hello."}])
+
+
+def test_the_template_equals_transformers(model):
+    from transformers import AutoTokenizer
+
+    messages = [{"role": "user", "content": "Hello."}, {"role": "assistant", "content": "Yes?"}]
+
+    theirs = AutoTokenizer.from_pretrained(model).apply_chat_template(
+        messages, tokenize=False, add_generation_prompt=True
+    )
+
+    assert render(model, messages) == theirs
