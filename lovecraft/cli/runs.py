@@ -4,6 +4,7 @@ A run whose process is gone without a word counts as stopped: the same `lc train
 """
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from lovecraft.cli import console, target
@@ -11,7 +12,7 @@ from lovecraft.config.load import find_root
 from lovecraft.errors import RunError
 from lovecraft.runs import Run, list_runs
 
-USAGE = "[RUN|CONFIG|PROJECT] [--json]"
+USAGE = "[RUN|CONFIG|PROJECT] [--json] [--plot [FILE.svg]]"
 EXAMPLE = "lc runs finetune_lovecraft"
 TAKES_OPTIONS = False
 
@@ -19,10 +20,15 @@ TAKES_OPTIONS = False
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `lc runs`."""
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--plot", nargs="?", const="", metavar="FILE.svg", help="draw the loss curves of one run, here or into a file"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Print one line a run."""
+    if args.plot is not None:
+        return _plot(_named(args.target)[-1], args.plot)
     found = [describe(one) for one in _named(args.target)]
     if args.json:
         console.out_json(found)
@@ -32,6 +38,24 @@ def run(args: argparse.Namespace) -> int:
         return 0
     heads = ("run", "status", "step", "loss", "started", "time", "size")
     console.table([_cells(row) for row in found], heads, styles=("bold",), right=("step", "loss", "time", "size"))
+    return 0
+
+
+def _plot(one: Run, file: str) -> int:
+    """Draw the curves of a run, the newest of those named; print the file's path where one was named."""
+    from lovecraft.train import curves, metrics
+
+    rows = metrics.read(one.directory)
+    if not curves.training_losses(rows):
+        raise RunError(f"{one.name} has no steps to draw yet")
+    if not file:
+        console.out(f"{one.name}\n{curves.text(rows)}")
+        return 0
+    try:
+        Path(file).write_text(curves.svg(rows, one.name), encoding="utf-8")
+    except OSError as error:
+        raise RunError(f"{file} cannot be written: {error.strerror}") from None
+    console.out(file)
     return 0
 
 
