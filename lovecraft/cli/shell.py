@@ -7,7 +7,7 @@ import shlex
 
 import lovecraft.cli as cli
 from lovecraft.cli import console
-from lovecraft.config.load import find_root, module_files
+from lovecraft.config.load import find_root, forget, module_files
 from lovecraft.errors import ConfigError
 
 USAGE = ""
@@ -51,6 +51,7 @@ def _one(line: str, code: int) -> int:
     except ValueError as error:
         console.say(f"error: {error}")
         return 2
+    forget()  # a config may have been edited since the last command
     return cli.main(words) if words else code
 
 

@@ -19,7 +19,7 @@ import threading
 import types
 import typing
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
@@ -223,7 +223,7 @@ def _own_hints(cls: Any, inherited: dict[str, Option]) -> dict[str, Any]:
     own = [name for name in inspect.get_annotations(cls) if not name.startswith("_")]
     try:
         hints = typing.get_type_hints(cls, include_extras=True) if own else {}
-        found = {name: hints[name] for name in own if typing.get_origin(hints[name]) is not ClassVar}
+        found = {name: hints[name] for name in own}
         for name, value in vars(cls).items():
             if isinstance(value, Derived) and name not in inherited:
                 found[name] = typing.get_type_hints(value.function, include_extras=True).get("return", Any)
@@ -334,7 +334,7 @@ def history(cls: Any, name: str) -> list[tuple[Any, Origin]]:
 def written(cls: Any, name: str = "") -> str:
     """Return the place where `name` stands in the class, an override's own class meant, else where the class begins."""
     own = named(cls).__origins__
-    return place(own.get(name) or next(iter(own.values())))
+    return place(own.get(name) or next(iter(own.values()), Origin(cls.__file__)))
 
 
 def place(origin: Origin) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 
 import attrs
 
+from lovecraft.config import source
 from lovecraft.config.base import Config, _Meta
 from lovecraft.config.schema import DatasetConfig, ModelConfig, ServeConfig, TrainConfig
 from lovecraft.errors import ConfigError
@@ -66,9 +67,15 @@ def use(root: Path) -> None:
     if _finder not in sys.meta_path:
         sys.meta_path.insert(0, _finder)
     if _finder.root != root:
-        for name in [n for n in sys.modules if n.partition(".")[0] in ("workspace", "projects")]:
-            del sys.modules[name]
+        forget()
     _finder.root = root
+
+
+def forget() -> None:
+    """Drop every config that was loaded, and what was read of its source: an edited file is then read again."""
+    for name in [n for n in sys.modules if n.partition(".")[0] in ("workspace", "projects")]:
+        del sys.modules[name]
+    source.forget()
 
 
 def find_root(start: Path | None = None) -> Path:
@@ -193,7 +200,7 @@ def _key(word: str, root: Path) -> str:
 def _lettered(part: str) -> str:
     """Move the leading digits of a name behind its letters: `4k` → `k4`."""
     digits = part[: len(part) - len(part.lstrip("0123456789"))]
-    return (part[len(digits) :] or "k") + digits
+    return (part[len(digits) :].strip("_-") or "k") + digits
 
 
 def _closest(word: str, files: dict[str, Path]) -> str:

@@ -35,8 +35,9 @@ def _sentences(node: ast.ClassDef) -> dict[str, str]:
     said = {}
     for statement, below in zip(node.body, node.body[1:], strict=False):
         target = statement.target if isinstance(statement, ast.AnnAssign) else None
-        if isinstance(target, ast.Name) and isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
-            said[target.id] = inspect.cleandoc(str(below.value.value))
+        text = below.value.value if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant) else None
+        if isinstance(target, ast.Name) and isinstance(text, str):
+            said[target.id] = inspect.cleandoc(text)
     return said
 
 
@@ -78,3 +79,10 @@ def last_comment(function: Callable[..., Any]) -> str:
     code = function.__code__
     lines = sorted({line for _, _, line in code.co_lines() if line})
     return next((words for line in reversed(lines) if (words := comment(code.co_filename, line))), "")
+
+
+def forget() -> None:
+    """Drop what was read of the files that have changed since."""
+    linecache.checkcache()
+    _module.cache_clear()
+    comment.cache_clear()

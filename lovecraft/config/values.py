@@ -128,7 +128,7 @@ def export(value: Any, root: Path | None) -> Any:
 def unexport(value: Any, hint: Any, root: Path) -> Any:
     """Undo `export` for an option of type `hint`: lists become tuples, `//…` a path below `root`."""
     if isinstance(value, list):
-        return tuple(value)
+        return tuple(unexport(item, hint, root) for item in value)
     if isinstance(value, str) and value.startswith("//") and "path" in name_type(hint):
         return root / value[2:]
     return value

@@ -1,0 +1,110 @@
+"""Configs and differences as plain text."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lovecraft import override
+from lovecraft.config import render
+from lovecraft.config.base import Origin
+from lovecraft.config.diff import Change
+from lovecraft.config.load import load
+from lovecraft.config.resolve import rows
+
+
+def test_columns_are_aligned_and_the_last_is_never_padded() -> None:
+    lines = [("a", "bbb", "c"), ("aaa", "b", "cccccc"), ("a", "b", "")]
+    assert render.columns(lines) == "a    bbb  c\naaa  b    cccccc\na    b"
+    assert render.columns([("a", "long last cell"), ("a", "b", "c")]) == "a  long last cell\na  b  c"
+    assert render.columns([]) == ""
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "none"),
+        (True, "true"),
+        (4e-6, "4e-06"),
+        (1.0, "1.0"),
+        ("a b", "a b"),
+        ((), "()"),
+        (("a", "b"), "a, b"),
+        ([0.9, 0.999], "0.9, 0.999"),
+        (Path("/w/models/a"), "//models/a"),
+        (Path("/x"), "/x"),
+    ],
+)
+def test_values_are_written_for_people(value: Any, text: str) -> None:
+    assert render.text_of(value, Path("/w")) == text
+
+
+def test_a_path_is_absolute_where_there_is_no_workspace() -> None:
+    assert render.text_of(Path("/w/a")) == "/w/a"
+
+
+def why(cls: Any, path: str, root: Path) -> list[str]:
+    """Return the lines that explain one option."""
+    return render.why(next(row for row in rows(cls) if row.path == path), root).splitlines()
+
+
+def test_why_lists_every_value_the_winning_one_first(workspace: Path, define: Callable[..., Any]) -> None:
+    cls = define(
+        """
+        from lovecraft import SGD, derived
+        from projects.tiny import default
+
+        class Train(default.Train):
+            @derived
+            def batch_size(self) -> int:
+                return super().batch_size * 2
+        """
+    )
+    flag = {"batch_size": Origin("", said="--batch-size 9")}
+    lines = why(override(cls, {"batch_size": 9}, flag), "batch_size", workspace)
+    assert [line.split()[-3:] for line in lines[:3]] == [
+        ["9", "--batch-size", "9"],
+        ["was", "derived", "projects/p/c.py:6"],
+        ["was", "2", "projects/tiny/default.py:8"],
+    ]
+    assert lines[-1] == "Blocks in one forward pass."
+    assert why(cls, "batch_size", workspace)[0].split() == ["batch_size", "4", "projects/p/c.py:6"]
+
+
+def test_why_of_a_section_names_library_classes(workspace: Path) -> None:
+    lines = why(load("tiny").cls, "schedule", workspace)
+    assert lines[0].split() == ["schedule", "Constant", "workspace.py:20"]
+    assert lines[1].split()[:2] == ["was", "Cosine"]
+
+
+def test_why_of_a_path_writes_it_relative_to_the_workspace(workspace: Path) -> None:
+    assert why(load("tiny").cls, "model.path", workspace)[0].split()[1] == "//models/tiny"
+
+
+CHANGES = [
+    Change("a", 1, 2, "x.py:1", "--a 2"),
+    Change("only_a", "v", None, "x.py:2", ""),
+    Change("only_b", None, ["p", "q"], "", "y.py:3"),
+    Change("off", "Save", None, "x.py:4", "--save none"),
+]
+
+
+def test_changes_are_headings_with_a_line_for_each_side_that_has_the_option() -> None:
+    assert render.changes(CHANGES).splitlines() == [
+        "a",
+        "- 1  x.py:1",
+        "+ 2  --a 2",
+        "only_a",
+        "- v  x.py:2",
+        "only_b",
+        "+ p, q  y.py:3",
+        "off",
+        "- Save  x.py:4",
+        "+ none  --save none",
+    ]
+    assert render.changes([]) == ""
+
+
+def test_changed_is_one_line_a_change() -> None:
+    assert render.changed(CHANGES[:1]) == "a  2  was 1  --a 2"
