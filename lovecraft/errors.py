@@ -53,9 +53,7 @@ class RequestError(ServeError):
     `param` and `code` are the fields of OpenAI's error object; `status` is the HTTP status.
     """
 
-    def __init__(
-        self, message: str, *, param: str | None = None, code: str | None = None, status: int = 400
-    ) -> None:
+    def __init__(self, message: str, *, param: str | None = None, code: str | None = None, status: int = 400) -> None:
         super().__init__(message)
         self.param = param
         self.code = code

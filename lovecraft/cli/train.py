@@ -60,6 +60,9 @@ def run(args: argparse.Namespace) -> int:
         _summary(found)
         console.out(str(found.directory))
         return 0
+    from lovecraft.train.setup import check
+
+    check(config, tokenizer)  # what cannot be trained gets no run
     chosen = _started(loaded, inputs) if found is None else _resumed(found, loaded)
     return _train(config, chosen, built, tokenizer)
 

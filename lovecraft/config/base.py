@@ -264,11 +264,11 @@ def _problem(cls: Any, name: str, value: Any) -> str:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return `; did you mean 'x'?`, or the known names where none is close."""
+    """Return `; did you mean 'x'?`, or the known names where none is close and they are few."""
     names = list(known)
     if close := difflib.get_close_matches(name, names, 1):
         return f"; did you mean {close[0]!r}?"
-    return f"; it has {', '.join(sorted(names))}" if names else ""
+    return f"; it has {', '.join(sorted(names))}" if 0 < len(names) <= 20 else ""
 
 
 def _compile(cls: Any) -> None:

@@ -34,11 +34,15 @@ def read_corpus(dataset: DatasetConfig) -> Corpus:
     that matches nothing, a file in both validation and test, and a train split of which nothing is left.
     """
     check_options(dataset)
-    files = {file.name: file for file in list_files(locate(dataset.source))}
+    source = locate(dataset.source)
+    files = {file.name: file for file in list_files(source)}
     notes: list[str] = []
     splits: dict[str, list[Text]] = {}
     for split, names in assign(list(files), dataset).items():
-        readings = [read_file(files[name], dataset) for name in names]
+        try:
+            readings = [read_file(files[name], dataset) for name in names]
+        except DataError as error:  # names the file; say where it lies
+            raise DataError(f"{source}: {error.message}", hint=error.hint) from None
         notes += [note for reading in readings for note in reading.notes]
         splits[split] = [text for reading in readings for text in reading.texts]
     if dataset.validation_fraction:

@@ -49,12 +49,8 @@ def prepare(config: TrainConfig, run: Run, built: Built, tokenizer: Tokenizer) -
 
     Raises ConfigError where the options cannot work together, ModelError where the model cannot be loaded.
     """
-    device = resolve_device(config.device)
-    dtype = training_dtype(config, device)
+    device, dtype, arch, chosen = check(config, tokenizer)
     base = Path(config.model.path)
-    arch = read_architecture(base)
-    check_fit(config, arch, tokenizer)
-    chosen = memory.choose(config, arch, dtype, device)
     found = state.newest_sound(run.directory)
     source = found.directory or base
     exact = found.directory is not None and state.has_optimizer(found.directory)
@@ -83,6 +79,19 @@ def prepare(config: TrainConfig, run: Run, built: Built, tokenizer: Tokenizer) -
         progress=attrs.evolve(progress, exactness=exactness),
         notes=[*found.warnings, *_notes(config, chosen, progress, exactness, exact, held_out)],
     )
+
+
+def check(config: TrainConfig, tokenizer: Tokenizer) -> tuple[torch.device, torch.dtype, Architecture, memory.Bytes]:
+    """Return what a training will work with: device, type of the weights, architecture, memory options.
+
+    Raises ConfigError where the options cannot work together or this machine has no such device, ModelError where the
+    model's config.json cannot be read.
+    """
+    device = resolve_device(config.device)
+    dtype = training_dtype(config, device)
+    arch = read_architecture(Path(config.model.path))
+    check_fit(config, arch, tokenizer)
+    return device, dtype, arch, memory.choose(config, arch, dtype, device)
 
 
 def training_dtype(config: TrainConfig, device: torch.device) -> torch.dtype:
