@@ -19,13 +19,10 @@ def render(path: Path, messages: Sequence[dict[str, str]]) -> str:
 
     config = _config(path)
     environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-    environment.globals |= {
-        "raise_exception": _refuse,
-        "strftime_now": lambda text: datetime.datetime.now().strftime(text),
-    }
+    functions = {"raise_exception": _refuse, "strftime_now": lambda text: datetime.datetime.now().strftime(text)}
     special = {name: _spelled(config.get(name)) for name in ("bos_token", "eos_token")}
     try:
-        template = environment.from_string(_template(path, config))
+        template = environment.from_string(_template(path, config), globals=functions)
         return template.render(messages=list(messages), add_generation_prompt=True, **special)
     except TemplateError as error:
         raise ModelError(f"the chat template of {path} refuses these messages: {error}") from None

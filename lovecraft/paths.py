@@ -1,6 +1,6 @@
 """Directories outside the workspace, by each system's custom, for configs that keep big things in one place.
 
-    source = paths.data() / "hp_lovecraft"
+source = paths.data() / "hp_lovecraft"
 """
 
 from pathlib import Path

@@ -3,7 +3,7 @@
 import os
 import socket
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import attrs
@@ -32,13 +32,12 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """Forget the variables that change what `lc` does; stand in an empty directory; restore torch's globals."""
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Forget the variables that change what `lc` does; stand in an empty directory."""
     for name in ("NO_COLOR", "VISUAL", "EDITOR", "VSCODE_IPC_HOOK_CLI", "LC_DEBUG"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.chdir(tmp_path)
-    yield
 
 
 @attrs.frozen

@@ -116,7 +116,7 @@ def cache_key(inputs: dict[str, Any]) -> str:
 
 def closest_build(inputs: dict[str, Any], cache: Path) -> dict[str, Any] | None:
     """Return the inputs of the built blocks below `cache` that differ least from `inputs`; None if there are none."""
-    found = []
+    found: list[dict[str, Any]] = []
     for file in (cache / "blocks").glob(f"*/{INDEX_FILE}"):
         try:
             found.append(json.loads(file.read_text(encoding="utf-8"))["inputs"])
