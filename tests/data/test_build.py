@@ -194,8 +194,6 @@ def test_every_option_is_known_to_matter_or_not() -> None:
 def test_an_option_that_matters_changes_the_key(option: str, dataset: DatasetConfig, tokenizer: Tokenizer) -> None:
     changed = change(dataset, **{option: CHANGES[option]})
     assert cache_key(build_inputs(changed, tokenizer, "x")) != cache_key(build_inputs(dataset, tokenizer, "x"))
-        build_inputs(dataset, tokenizer, "x")
-    )
 
 
 def test_the_corpus_and_the_tokenizer_change_the_key(dataset: DatasetConfig, tokenizer: Tokenizer) -> None:
