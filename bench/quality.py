@@ -7,6 +7,7 @@ predicted.
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -43,13 +44,13 @@ def _take_masters(model: torch.nn.Module, trainer: Path) -> None:
                     parameters[parameter].data.copy_(opened.get_tensor(name))
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     """Print the loss."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("text", type=Path)
     parser.add_argument("--window", type=int, default=1024)
-    args = parser.parse_args()
+    args = parser.parse_args(words)
     loss, targets = window_loss(args.checkpoint, args.text.read_text(encoding="utf-8"), args.window)
     print(f"loss {loss:.4f} over {targets:,} targets in windows of {args.window}")
 

@@ -6,7 +6,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any, TextIO
 
-from lovecraft.config.render import columns
+from lovecraft.config.diff import Change
+from lovecraft.config.render import columns, text_of
 
 
 def out(text: str) -> None:
@@ -35,19 +36,20 @@ def table(
     *,
     styles: Sequence[str] = (),
     right: Sequence[str] = (),
-    title: str = "",
+    stream: TextIO | None = None,
 ) -> None:
-    """Print rows of text to stdout: a rich table at a terminal, aligned columns with a heading line in a pipe.
+    """Print rows of text to `stream`, or stdout: a rich table at a terminal, else aligned columns under a heading line.
 
     `styles` are rich styles by column; `right` names the columns of numbers, which stand flush right.
     """
-    if not fancy(sys.stdout):
-        out(columns([heads, *rows]))
+    stream = stream or sys.stdout
+    if not fancy(stream):
+        print(columns([heads, *rows]), file=stream, flush=True)
         return
     from rich.console import Console
     from rich.table import Table
 
-    grid = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", title=title or None, title_justify="left")
+    grid = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for i, head in enumerate(heads):
         grid.add_column(
             head,
@@ -57,7 +59,13 @@ def table(
         )
     for row in rows:
         grid.add_row(*row)
-    Console(highlight=False).print(grid, markup=False)
+    Console(file=stream, highlight=False).print(grid, markup=False)
+
+
+def changes(found: Sequence[Change], stream: TextIO | None = None) -> None:
+    """Print what changed, an option a line: its value, what it was, and where the value comes from."""
+    rows = [(c.path, text_of(c.b), text_of(c.a), c.b_origin) for c in found]
+    table(rows, ("option", "value", "was", "origin"), styles=("bold", "cyan", "dim", "dim"), stream=stream)
 
 
 def size(count: float) -> str:

@@ -8,8 +8,8 @@ from typing import Any
 
 import attrs
 
-from lovecraft.cli import console, target
-from lovecraft.config import base, diff, record, render
+from lovecraft.cli import console, options, target
+from lovecraft.config import diff, record, render
 from lovecraft.config.load import Loaded
 from lovecraft.config.resolve import Row, rows
 from lovecraft.errors import ConfigError
@@ -67,7 +67,8 @@ def _why(loaded: Loaded, option: str) -> None:
     found: dict[str, Row] = {row.path: row for row in rows(loaded.cls)}
     path = option.removeprefix("--").replace("-", "_")
     if path not in found:
-        raise ConfigError(f"no option {path!r} in {loaded.name}{base.did_you_mean(path, found)}")
+        close = " or ".join(options.nearest(path, found))
+        raise ConfigError(f"no option {path!r} in {loaded.name}" + (f"; did you mean {close}?" if close else ""))
     console.out(render.why(found[path], loaded.root))
 
 
@@ -83,7 +84,6 @@ def _diff(args: argparse.Namespace) -> None:
     if args.json:
         console.out_json([attrs.asdict(change) for change in changes])
     elif changes:
-        lines = [(c.path, render.text_of(c.b), render.text_of(c.a), c.b_origin) for c in changes]
-        console.table(lines, ("option", "value", "was", "origin"), styles=("bold", "cyan", "dim", "dim"))
+        console.changes(changes)
     else:
         console.say("no difference")

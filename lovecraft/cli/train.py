@@ -5,13 +5,14 @@ is said. Where anything differs, the next number begins. `lc train RUN` goes on 
 """
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
 
 from lovecraft.cli import console, target
-from lovecraft.config import diff, record, render
+from lovecraft.config import diff, record
 from lovecraft.config.load import Loaded
 from lovecraft.config.resolve import resolve, rows
 from lovecraft.config.schema import TrainConfig
@@ -40,7 +41,8 @@ def run(args: argparse.Namespace) -> int:
     """Print what differs from the defaults, build the blocks, train; print the run's directory to stdout."""
     config, loaded = target.train_config(args)
     changes = diff.changed_from_defaults(diff.entries(loaded.cls, loaded.root))
-    console.say(f"{loaded.name}\n{render.changed(changes)}\n")
+    console.say(f"{loaded.name}, where it differs from the defaults:")
+    console.changes(changes, sys.stderr)
     from lovecraft.data.build import build, corpus_hash
     from lovecraft.files import content_hash
     from lovecraft.tokenizer import load_tokenizer
@@ -111,13 +113,16 @@ def _started(loaded: Loaded, inputs: dict[str, str]) -> Run:
     """Make the next run, and say what differs from the one before."""
     last = newest(loaded.root, loaded.name)
     chosen = create(loaded.root, loaded.name, record.make(loaded.cls, loaded.name, loaded.root, inputs))
-    console.say(f"run {chosen.name}")
+    console.say(f"\nrun {chosen.name}")
     if last is not None:
         before, now = last.record, chosen.record
         changes = diff.diff(record.options_of(before), record.options_of(now))
         what = [name for name, content in inputs.items() if before["inputs"].get(name) != content]
-        lines = [render.changed(changes), *(f"another {name}" for name in what)]
-        console.say(f"compared with {last.name}:\n" + ("\n".join(filter(None, lines)) or "nothing differs"))
+        console.say(f"compared with {last.name}:" + ("" if changes or what else " nothing differs"))
+        if changes:
+            console.changes(changes, sys.stderr)
+        for name in what:
+            console.say(f"another {name}")
     return chosen
 
 
@@ -132,7 +137,7 @@ def _resumed(found: Run, loaded: Loaded) -> Run:
     here = diff.entries(loaded.cls, loaded.root)
     changes = [c for c in diff.diff(record.options_of(content), here) if c.path in quiet]
     if changes:
-        console.say(render.changed(changes))
+        console.changes(changes, sys.stderr)
         written = {"at": record.now(), "step": step, "options": [attrs.asdict(change) for change in changes]}
         record.write(found.directory / record.NAME, {**content, "changes": [*content["changes"], written]})
     return found
@@ -160,7 +165,7 @@ def _sample(config: TrainConfig, outcome: "Outcome", built: "Built", tokenizer: 
     blocks = built.splits.get("validation", built.splits["train"])
     prompts = () if config.eval is None else config.eval.prompts
     prompt = prompts[0] if prompts else tokenizer.decode(blocks[0].input_ids[:PROMPT_TOKENS].tolist())
-    console.say(f"\n{prompt}│{continuation(outcome.model, tokenizer, prompt, SAMPLED_TOKENS)}\n")
+    console.say(f"\n{prompt}{continuation(outcome.model, tokenizer, prompt, SAMPLED_TOKENS)}\n")
 
 
 def _summary(found: Run) -> None:

@@ -44,11 +44,6 @@ def _spell(value: Any, root: Path | None) -> str:
     return base.library_class(value).__name__ if isinstance(value, type) else text_of(value, root)
 
 
-def changed(found: Iterable[Change]) -> str:
-    """Return one line a change: path, value now, value before, origin now."""
-    return columns((c.path, text_of(c.b), f"was {text_of(c.a)}", c.b_origin) for c in found)
-
-
 def changes(found: Iterable[Change], a: str = "-", b: str = "+") -> str:
     """Return each change as a heading and two lines, each with its origin."""
     lines = []

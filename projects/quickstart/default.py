@@ -18,7 +18,8 @@ class Schedule(Cosine):
 
 
 class Evaluation(Eval):
-    every = 20
+    every = 35  # once an epoch
+    prompts = ("The keeper had not spoken since noon, and when at last he",)
 
 
 class Train(TrainConfig):

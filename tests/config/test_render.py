@@ -104,7 +104,3 @@ def test_changes_are_headings_with_a_line_for_each_side_that_has_the_option() ->
         "+ none  --save none",
     ]
     assert render.changes([]) == ""
-
-
-def test_changed_is_one_line_a_change() -> None:
-    assert render.changed(CHANGES[:1]) == "a  2  was 1  --a 2"
