@@ -97,7 +97,7 @@ def _run(name: str, argv: list[str]) -> int:
         explain(name, command, parser, args)
         return 0
     if split.options and not getattr(command, "TAKES_OPTIONS", True):
-        raise LovecraftError(f"lc {name} has no flag {split.options[0]}", hint=f"`lc {name} --help` lists its flags")
+        raise LovecraftError(f"lc {name} takes no {split.options[0]!r}", hint=f"`lc {name} --help` lists its flags")
     return int(command.run(args))
 
 

@@ -6,7 +6,7 @@ that `--optimizer AdamW --optimizer.betas 0.9,0.95` is understood in any order.
 
 import difflib
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -148,12 +148,17 @@ def _closest(flag: Flag, options: dict[str, Option]) -> str:
         inside = [path for path in options if path.startswith(flag.path.rpartition(".")[0] + ".")]
         if not inside:
             return f": {section.name} is switched off"
+    close = nearest(flag.path, options)
+    return f"; did you mean {' or '.join(map(flag_of, close))}?" if close else ""
+
+
+def nearest(wrong: str, paths: Collection[str]) -> list[str]:
+    """Return up to two of the paths that are nearest in name to a wrong one, wherever they are nested."""
     by_last: dict[str, list[str]] = {}
-    for path in options:
+    for path in paths:
         by_last.setdefault(path.rpartition(".")[2], []).append(path)
-    last = difflib.get_close_matches(flag.path.rpartition(".")[2], by_last, 1)
-    close = difflib.get_close_matches(flag.path, options, 1, cutoff=0.8) or [p for name in last for p in by_last[name]]
-    return f"; did you mean {' or '.join(map(flag_of, close[:2]))}?" if close else ""
+    last = difflib.get_close_matches(wrong.rpartition(".")[2], by_last, 1)
+    return difflib.get_close_matches(wrong, paths, 1, cutoff=0.8) or [p for name in last for p in by_last[name]][:2]
 
 
 # --- help ---------------------------------------------------------------------------------------

@@ -34,7 +34,8 @@ def split(argv: Sequence[str], parser: argparse.ArgumentParser, bare: int) -> Wo
     while words:
         word = words.pop(0)
         if word == "--":
-            found += words
+            room = bare - len(found)
+            found, options = found + words[:room], options + words[room:]
             break
         name = word.partition("=")[0]
         if name in flags:

@@ -1,0 +1,87 @@
+"""`lc init`: a workspace that works at once, and that nothing overwrites."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lovecraft.cli.init import FILES
+
+Command = Callable[..., Any]
+
+
+def test_a_workspace_is_made_in_a_new_directory(lc: Command, tmp_path: Path) -> None:
+    done = lc("init", "stories")
+    assert done.code == 0
+    assert done.out == f"{tmp_path / 'stories'}\n"
+    assert done.err.startswith("next: `lc new project")
+    made = {p.relative_to(tmp_path / "stories").as_posix() for p in (tmp_path / "stories").rglob("*") if p.is_file()}
+    assert (
+        made
+        == set(FILES)
+        == {
+            "workspace.py",
+            "Makefile",
+            ".gitignore",
+            ".vscode/settings.json",
+            "projects/README.md",
+        }
+    )
+
+
+def test_without_a_directory_it_is_made_here(lc: Command, tmp_path: Path) -> None:
+    assert lc("init").out == f"{tmp_path}\n"
+    assert (tmp_path / "workspace.py").is_file()
+
+
+def test_the_new_workspace_lists_makes_and_shows_projects(
+    lc: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[[str, str], Path]
+) -> None:
+    write("w/texts/a.txt", "one")
+    lc("init", "w")
+    monkeypatch.chdir(tmp_path / "w")
+    assert lc("ls").code == 0
+    assert lc("new", "project", "tales", "--texts", "texts").code == 0
+    assert lc("show", "tales").code == 0
+    assert lc("new", "project", "ft").code == 0
+    done = lc("show", "ft")
+    assert done.err == "error: projects/ft/default.py:6: dataset: required; set it in Train\n"
+    shown = lc("show", "ft", "--dataset", "tales")
+    assert shown.code == 0
+    assert "//models/base" in shown.out
+
+
+def test_a_workspace_is_never_made_twice(lc: Command) -> None:
+    lc("init", "w")
+    done = lc("init", "w")
+    assert (done.code, done.out) == (2, "")
+    assert "is a workspace already" in done.err
+
+
+def test_files_that_exist_are_kept(lc: Command, tmp_path: Path, write: Callable[[str, str], Path]) -> None:
+    write("Makefile", "mine:\n")
+    done = lc("init")
+    assert done.code == 0
+    assert (tmp_path / "Makefile").read_text() == "mine:\n"
+    assert f"kept {tmp_path / 'Makefile'}" in done.err
+
+
+def test_a_directory_that_cannot_be_made_is_an_error(lc: Command, write: Callable[[str, str], Path]) -> None:
+    write("file", "")
+    done = lc("init", "file/inside")
+    assert done.code == 2
+    assert "cannot be written: Not a directory" in done.err
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is read-only for root")
+def test_a_read_only_directory_is_an_error(lc: Command, tmp_path: Path) -> None:
+    (tmp_path / "shut").mkdir(mode=0o500)
+    done = lc("init", "shut/inside")
+    assert done.code == 2
+    assert "Permission denied" in done.err
+
+
+def test_it_takes_no_options(lc: Command) -> None:
+    assert lc("init", "w", "--force").code == 2
