@@ -48,7 +48,7 @@ def test_a_training_says_what_it_is_what_it_brought_and_how_to_use_it(lc: Lc, wo
         "run tiny/default/001",
         "validation loss",
         "→",
-        "│",
+        "\nThe tale of c.",
         "lc serve tiny/default/001",
         "lc generate --url",
     ):
@@ -85,7 +85,8 @@ def test_another_option_starts_the_next_number_and_says_what_differs(lc: Lc, wor
     lc("train", "tiny")
     done = lc("train", "tiny", "--optimizer.lr", "0.002")
     assert "run tiny/default/002" in done.err
-    assert "compared with tiny/default/001:\noptimizer.lr  0.002  was 0.001" in done.err
+    said = " ".join(done.err.split("compared with tiny/default/001:")[1].split("step 0")[0].split())
+    assert said == "option value was origin optimizer.lr 0.002 0.001 --optimizer.lr 0.002"
 
 
 def test_another_corpus_starts_the_next_number_and_says_so(lc: Lc, workspace: Path) -> None:
