@@ -30,7 +30,7 @@ def test_a_dry_run_says_what_it_would_write(tmp_path: Path, capsys: pytest.Captu
     [
         (["absent.gguf", "out"], "no file absent.gguf"),
         (["only-one"], "a source and a destination"),
-        (["a", "b", "c"], "no flag c"),
+        (["a", "b", "c"], "takes no 'c'"),
         (["a", "b", "--dtype", "int8"], "invalid choice"),
         (["a", "b", "--epochs", "3"], "no flag --epochs"),
     ],
