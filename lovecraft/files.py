@@ -93,16 +93,17 @@ def check_manifest(directory: Path) -> list[str]:
     """Return what is wrong with `directory` against its manifest, one line a problem; empty if it is sound."""
     try:
         rows = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        written = {name: (row["bytes"], row["sha256"]) for name, row in rows.items()}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):  # absent, no JSON, or JSON of another shape
         return [f"{MANIFEST} is missing or unreadable"]
     problems = []
-    for name, row in rows.items():
+    for name, (size, digest) in written.items():
         file = directory / name
         if not file.is_file():
             problems.append(f"{name} is missing")
-        elif file.stat().st_size != row["bytes"]:
-            problems.append(f"{name} has {file.stat().st_size} bytes, {row['bytes']} were written")
-        elif hash_file(file) != row["sha256"]:
+        elif file.stat().st_size != size:
+            problems.append(f"{name} has {file.stat().st_size} bytes, {size} were written")
+        elif hash_file(file) != digest:
             problems.append(f"{name} has changed since it was written")
     return problems
 
@@ -147,7 +148,7 @@ def _read_cache(cache: Path | None) -> dict[str, list[Any]]:
         return {}
     try:
         return dict(json.loads(cache.read_text(encoding="utf-8")))
-    except ValueError:  # a cache may always be thrown away
+    except (ValueError, TypeError):  # a cache may always be thrown away
         return {}
 
 

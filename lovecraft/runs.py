@@ -35,7 +35,7 @@ class Run:
         """What the run last said of itself; empty before its first word."""
         try:
             return dict(json.loads((self.directory / STATUS).read_text(encoding="utf-8")))
-        except (OSError, ValueError):  # absent or torn away by a full disk: the run has said nothing
+        except (OSError, ValueError, TypeError):  # absent or damaged: the run has said nothing
             return {}
 
     def say(self, **status: Any) -> None:

@@ -105,4 +105,5 @@ class Parser(argparse.ArgumentParser):
     """argparse with our errors: a message and a hint, no usage dump."""
 
     def error(self, message: str) -> None:  # type: ignore[override]
+        """Raise LovecraftError."""
         raise LovecraftError(f"{self.prog}: {message}", hint=f"`{self.prog} --help` shows how it is used")

@@ -16,7 +16,6 @@ BARE = 2
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `lc build`."""
     parser.add_argument("--dry-run", action="store_true", help="say what is fresh and what is stale; build nothing")
-    parser.add_argument("--tokenizer", metavar="DIR", help="the tokenizer's directory, where the config names none")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -24,9 +23,9 @@ def run(args: argparse.Namespace) -> int:
     if len(args.bare) == 2 and args.bare[1] != "dataset":
         raise ConfigError(f"no part {args.bare[1]!r} can be built", hint="parts: dataset")
     dataset, loaded = target.dataset_config(args)
-    path = target.tokenizer_path(loaded, args)
+    path = target.tokenizer_path(loaded)
     if path is None:
-        raise DataError("token blocks need a tokenizer", hint="give --tokenizer DIR, or make the config's model")
+        raise DataError("token blocks need a tokenizer", hint=target.HOW_TO_GET_A_TOKENIZER)
     from lovecraft.data import build
     from lovecraft.tokenizer import load_tokenizer
 

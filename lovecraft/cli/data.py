@@ -1,7 +1,7 @@
 """Look at a dataset: what is in its splits, its documents, its token blocks and their lengths.
 
-Counting documents and characters needs no tokenizer. Tokens need one: the dataset's own, the model's, the workspace's
-Model, or `--tokenizer`. Blocks are numbered within their document, from 0.
+Counting documents and characters needs no tokenizer. Tokens need one: the dataset's own (its option `tokenizer`), the
+model's, or the workspace's Model's. Blocks are numbered within their document, from 0.
 """
 
 import argparse
@@ -32,7 +32,6 @@ COLUMNS = ("documents", "characters", "tokens", "blocks", "supervised_tokens", "
 FEW = 3  # blocks printed where -n does not say how many
 FIRST_LINES, WIDTH = 5, 100  # what is shown of a document
 BAR = 50  # characters of the longest bar
-HOW_TO_GET_TOKENS = "give --tokenizer DIR, set the dataset's tokenizer, or make the Model of workspace.py"
 STYLES = {"overlap": "\033[2m", "text": "", "special": "\033[1;35m"}
 
 T = TypeVar("T")
@@ -48,14 +47,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     view.add_argument("--histogram", nargs="?", const="", metavar="FILE.svg", help="draw the lengths of the blocks")
     view.add_argument("--find", metavar="TEXT", help="say in which documents and blocks a text is; exit 1 if in none")
     view.add_argument("--check", action="store_true", help="print what reading and cutting found; exit 1 on trouble")
-    parser.add_argument("--tokenizer", metavar="DIR", help="a tokenizer, where config and workspace have none")
     parser.add_argument("--json", action="store_true", help="print JSON; documents, blocks and finds one a line")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the view that is asked for."""
     dataset, loaded = target.dataset_config(args)
-    path = target.tokenizer_path(loaded, args)
+    path = target.tokenizer_path(loaded)
     if args.n and (args.stats or args.check or args.histogram is not None or args.find is not None):
         raise DataError("-n is how many documents or blocks to print; this view prints neither")
     if args.blocks or args.stats or args.histogram is not None or args.find is not None:
@@ -66,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     if args.split:
         report["splits"] = dict([_pick(report["splits"], args.split)])
     if path is None:
-        console.say(f"tokens and blocks need a tokenizer: {HOW_TO_GET_TOKENS}")
+        console.say(f"tokens and blocks need a tokenizer: {target.HOW_TO_GET_A_TOKENIZER}")
     if args.check:
         return _check(report, as_json=args.json)
     if args.json:
@@ -99,7 +97,7 @@ def _build(dataset: DatasetConfig, path: Path | None, root: Path) -> "tuple[Buil
     from lovecraft.tokenizer import load_tokenizer
 
     if path is None:
-        raise DataError("this needs tokens, and there is no tokenizer", hint=HOW_TO_GET_TOKENS)
+        raise DataError("this needs tokens, and there is no tokenizer", hint=target.HOW_TO_GET_A_TOKENIZER)
     tokenizer = load_tokenizer(path)
     return build(dataset, tokenizer, root / ".lc" / "cache"), tokenizer
 

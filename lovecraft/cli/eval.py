@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     from lovecraft.train.evaluate import evaluate
     from lovecraft.train.setup import check_fit
 
-    tokenizer = load_tokenizer(target.tokenizer_path(loaded, args) or path)
+    tokenizer = load_tokenizer(target.tokenizer_path(loaded) or path)
     built = build(resolve(config.dataset), tokenizer, loaded.root / ".lc" / "cache")
     split = args.split or ("validation" if config.eval is None else config.eval.split)
     if split not in built.splits:

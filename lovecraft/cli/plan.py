@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     from lovecraft.train.setup import check_fit, training_dtype
 
     model = model_directory(config)
-    tokenizer = load_tokenizer(target.tokenizer_path(loaded, args) or model)
+    tokenizer = load_tokenizer(target.tokenizer_path(loaded) or model)
     arch = read_architecture(model)
     check_fit(config, arch, tokenizer)
     blocks = build(resolve(config.dataset), tokenizer, loaded.root / ".lc" / "cache").splits["train"]

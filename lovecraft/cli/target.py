@@ -15,6 +15,10 @@ from lovecraft.data.options import check_options
 from lovecraft.errors import ConfigError, LovecraftError, ModelError, RunError
 from lovecraft.runs import Run
 
+HOW_TO_GET_A_TOKENIZER = (
+    "give --tokenizer DIR (after a Train config --dataset.tokenizer DIR), or make the model that is configured"
+)
+
 
 def find_run(word: str | None) -> Path | None:
     """Return the run directory that `word` names, by path or as `project/config/NNN`; None if it names none."""
@@ -108,13 +112,11 @@ def _kind(cls: Any) -> str:
     return str(base.library_class(cls).__name__).removesuffix("Config")
 
 
-def tokenizer_path(loaded: Loaded, args: argparse.Namespace) -> Path | None:
-    """Return a dataset's tokenizer directory: `--tokenizer`, its own, the config's model, the workspace's Model.
+def tokenizer_path(loaded: Loaded) -> Path | None:
+    """Return a dataset's tokenizer directory: its own, the config's model, the workspace's Model.
 
     None where none of them is on this machine.
     """
-    if getattr(args, "tokenizer", None):
-        return Path(args.tokenizer).absolute()
     config: Any = resolve(loaded.cls)
     dataset = config.dataset if isinstance(config, TrainConfig) else config
     if dataset.tokenizer is not None:

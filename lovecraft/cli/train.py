@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
 
     model = model_directory(config)
     cache, dataset = loaded.root / ".lc" / "cache", resolve(config.dataset)
-    tokenizer = load_tokenizer(target.tokenizer_path(loaded, args) or model)
+    tokenizer = load_tokenizer(target.tokenizer_path(loaded) or model)
     built = build(dataset, tokenizer, cache)
     inputs = {
         "corpus": corpus_hash(dataset, cache),

@@ -32,6 +32,7 @@ class View:
 
     @property
     def shape(self) -> torch.Size:
+        """The parameter's shape."""
         return self.parameter.shape
 
     def parts(self) -> Iterator[slice]:
