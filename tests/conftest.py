@@ -10,6 +10,7 @@ import attrs
 import pytest
 from hypothesis import settings
 
+os.environ["OMP_NUM_THREADS"] = "1"  # tiny models: threads would wait for each other most of the time
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 settings.register_profile("fast", derandomize=True, max_examples=50, deadline=None)
