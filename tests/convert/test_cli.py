@@ -32,7 +32,7 @@ def test_a_dry_run_says_what_it_would_write(tmp_path: Path, capsys: pytest.Captu
         (["only-one"], "a source and a destination"),
         (["a", "b", "c"], "takes no 'c'"),
         (["a", "b", "--dtype", "int8"], "invalid choice"),
-        (["a", "b", "--epochs", "3"], "no flag --epochs"),
+        (["a", "b", "--epochs", "3"], "takes no '--epochs'"),
     ],
 )
 def test_mistakes_are_messages(words: list[str], complaint: str, capsys: pytest.CaptureFixture[str]) -> None:
