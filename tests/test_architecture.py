@@ -55,8 +55,8 @@ MAY_IMPORT = {
 HEAVY = {"torch", "transformers", "datasets", "numpy", "tokenizers", "safetensors", "starlette", "uvicorn", "tiktoken"}
 LOADED_AT_TERMINALS_ONLY = {"rich"}
 
-PACKAGE_LINES = 8_900
-"""Lines of the package that are not blank. The design allows 9,000 in all; what is not written need not be read."""
+PACKAGE_LINES = 7_600
+"""Lines of code, without blank lines, comments and docstrings (docs/decisions/001-size.md). The design allows 9,000."""
 
 FILE_LINES = 400
 FUNCTION_LINES = 60
@@ -204,9 +204,22 @@ def test_what_is_light_loads_nothing_heavy(what: str) -> None:
 
 
 def test_the_package_stays_small() -> None:
-    lines = sum(bool(line.strip()) for file in FILES for line in file.read_text(encoding="utf-8").splitlines())
-    print(f"\nthe package has {lines:,} lines that are not blank, of {PACKAGE_LINES:,}")
-    assert lines <= PACKAGE_LINES < 9_000
+    lines = sum(map(lines_of_code, FILES))
+    print(f"\nthe package has {lines:,} lines of code, of {PACKAGE_LINES:,}")
+    assert PACKAGE_LINES - 200 <= lines <= PACKAGE_LINES < 9_000  # lower the ratchet when code was deleted
+
+
+def lines_of_code(file: Path) -> int:
+    """Count the lines of a file that are neither blank nor comments nor docstrings."""
+    text = file.read_text(encoding="utf-8")
+    strings = [
+        node
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+    ]
+    prose = {line for node in strings for line in range(node.lineno, (node.end_lineno or node.lineno) + 1)}
+    numbered = enumerate(text.splitlines(), 1)
+    return sum(bool(line.strip()) and line.lstrip()[0] != "#" for number, line in numbered if number not in prose)
 
 
 def test_files_are_short() -> None:
