@@ -83,8 +83,10 @@ class Derived:
 
     def __init__(self, function: Callable[[Any], Any]) -> None:
         self.function = function
-        self.name = function.__name__
         self.__doc__ = function.__doc__
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
 
     def __get__(self, config: Any, owner: Any = None) -> Any:
         if config is None:  # Train.batch_size on the class itself
@@ -310,7 +312,7 @@ class Config(metaclass=_Meta):
 
 def named(cls: Any) -> Any:
     """Return the class itself, or the one that an anonymous override was made from."""
-    return next(base for base in cls.__mro__ if not base.__dict__.get("__anonymous__", False))
+    return next(base for base in cls.__mro__ if not base.__dict__.get("__anonymous__"))
 
 
 def library_class(cls: Any) -> Any:

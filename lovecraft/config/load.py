@@ -51,7 +51,7 @@ class _Finder:
             return None
         if name == "workspace":
             return importlib.machinery.PathFinder.find_spec(name, [str(self.root)])
-        spec = importlib.machinery.ModuleSpec(name, None, is_package=True)
+        spec = importlib.machinery.ModuleSpec(name, None)
         spec.submodule_search_locations = [str(self.root / "projects")]
         return spec
 

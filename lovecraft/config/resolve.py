@@ -25,9 +25,9 @@ class Row:
     option: Option
     owner: Any = attrs.field(eq=False)
     history: list[tuple[Any, Origin]] = attrs.field(eq=False)
-    quiet: bool = False
+    quiet: bool
     """Whether the option, or a section around it, has no effect on the result."""
-    own: bool = False
+    own: bool
     """Whether a user declared it, or a section around it, so that only their derived values can read it."""
 
     @property

@@ -224,9 +224,8 @@ def _union(converter: Converter) -> Callable[[Any, Any], Any]:
             return None
         if tuple(kinds) == typing.get_args(Location):  # `Location | None` is one flat union
             kinds = [Location]
-        if value is None or len(kinds) > 1:
-            raise _wrong(value, hint)
-        return converter.structure(value, kinds[0])
+        (kind,) = kinds
+        return converter.structure(value, kind)
 
     return hook
 

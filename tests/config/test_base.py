@@ -307,6 +307,18 @@ def test_a_derived_value_can_be_read_on_the_class_for_a_late_binding_free_use() 
     assert Outer.inner.twice == 8
 
 
+def test_a_derived_value_sees_normalised_values_also_on_the_class() -> None:
+    class Mine(Outer):
+        rate = 2
+        spare = None
+
+        @derived
+        def words(self) -> tuple[str, ...]:
+            return (repr(self.rate), repr(self.spare))
+
+    assert Mine.words == resolve(Mine).words == ("2.0", "None")
+
+
 def test_methods_and_derived_values_of_sections_have_a_proper_self() -> None:
     class Mine(Outer):
         inner = Other
@@ -381,6 +393,13 @@ def test_threads_that_resolve_the_same_class_see_no_cycle() -> None:
     for thread in threads:
         thread.join()
     assert found == [8] * 4
+
+
+def test_a_function_of_any_name_can_be_made_derived() -> None:
+    class Mine(Outer):
+        count = derived(lambda self: self.inner.size + 1)
+
+    assert (resolve(Mine).count, resolve(Mine).total, Mine.count) == (5, 20, 5)
 
 
 def test_a_failed_cycle_leaves_no_trace() -> None:

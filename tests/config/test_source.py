@@ -63,6 +63,17 @@ def test_a_sentence_is_found_in_classes_of_functions() -> None:
     assert sentence(Local, "option") == "Said here."
 
 
+def test_a_sentence_is_found_in_classes_inside_classes() -> None:
+    class Outer(Config):
+        inner: type[Documented]
+
+        class inner(Documented):
+            option: int = 1
+            """Said inside."""
+
+    assert sentence(Outer.inner, "option") == "Said inside."
+
+
 def test_an_override_by_derived_keeps_the_sentence_of_the_declaration_unless_it_has_one() -> None:
     class Silent(TrainConfig):
         @derived
