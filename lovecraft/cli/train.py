@@ -159,12 +159,13 @@ def _train(config: TrainConfig, chosen: Run, built: "Built", tokenizer: "Tokeniz
 
 
 def _sample(config: TrainConfig, outcome: "Outcome", built: "Built", tokenizer: "Tokenizer") -> None:
-    """Print a continuation of the first prompt, else of the beginning of a text, a held-out one if there is any."""
+    """Print a continuation of the beginning of a text, held out if one is, unless prompts were continued already."""
     from lovecraft.train.sample import continuation
 
+    if config.eval is not None and config.eval.prompts and config.eval.split in built.splits:
+        return
     blocks = built.splits.get("validation", built.splits["train"])
-    prompts = () if config.eval is None else config.eval.prompts
-    prompt = prompts[0] if prompts else tokenizer.decode(blocks[0].input_ids[:PROMPT_TOKENS].tolist())
+    prompt = tokenizer.decode(blocks[0].input_ids[:PROMPT_TOKENS].tolist())
     console.say(f"\n{prompt}{continuation(outcome.model, tokenizer, prompt, SAMPLED_TOKENS)}\n")
 
 

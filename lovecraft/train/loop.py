@@ -32,7 +32,7 @@ from lovecraft.train.sample import continuation
 from lovecraft.train.schedule import multiplier
 from lovecraft.train.setup import Training, prepare
 
-SAMPLED_TOKENS = 60
+SAMPLED_TOKENS = 80
 
 
 @attrs.frozen
