@@ -11,7 +11,7 @@ import importlib.machinery
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 import attrs
@@ -41,19 +41,29 @@ class Loaded:
     root: Path
 
 
+class _Source(importlib.machinery.SourceFileLoader):
+    """Compiles the source, whatever `__pycache__` holds: that takes a file edited twice in a second for the same."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        return self.source_to_code(self.get_data(self.path), self.path)
+
+
 class _Finder:
-    """Serves `workspace` and `projects` from one root; their submodules follow from the package's path."""
+    """Serves `workspace` and `projects` from one root."""
 
     root: Path | None = None
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> importlib.machinery.ModuleSpec | None:
-        if self.root is None or name not in ("workspace", "projects"):
+        if self.root is None or name.partition(".")[0] not in ("workspace", "projects"):
             return None
-        if name == "workspace":
-            return importlib.machinery.PathFinder.find_spec(name, [str(self.root)])
-        spec = importlib.machinery.ModuleSpec(name, None)
-        spec.submodule_search_locations = [str(self.root / "projects")]
-        return spec
+        if name == "projects":
+            spec = importlib.machinery.ModuleSpec(name, None)
+            spec.submodule_search_locations = [str(self.root / "projects")]
+            return spec
+        found = importlib.machinery.PathFinder.find_spec(name, [str(self.root)] if name == "workspace" else path)
+        if found is not None and found.origin and found.origin.endswith(".py"):
+            found.loader = _Source(name, found.origin)
+        return found
 
 
 _finder = _Finder()

@@ -1,5 +1,6 @@
 """Finding the workspace and its configs by every name they have, and loading only what was asked for."""
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -247,12 +248,23 @@ def test_a_file_written_a_moment_ago_is_seen(workspace: Path, write: Write) -> N
 
 
 def test_an_edited_config_is_read_again_after_forgetting(workspace: Path, write: Write) -> None:
-    write("projects/one/a.py", DATASET)
-    assert resolve(load("one/a").cls).block_size == 512
+    write("projects/one/a.py", DATASET + "        block_size = 200\n")
+    assert resolve(load("one/a").cls).block_size == 200
     write("projects/one/a.py", DATASET + "        block_size = 100\n")
-    assert resolve(load("one/a").cls).block_size == 512
+    assert resolve(load("one/a").cls).block_size == 200
     forget()
     assert resolve(load("one/a").cls).block_size == 100
+
+
+def test_configs_are_never_read_from_bytecode(workspace: Path, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python compares seconds and sizes only, and scripts edit faster."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    for size in ("111", "222"):
+        file = write("projects/one/a.py", DATASET + f"        block_size = {size}\n")
+        os.utime(file, (1_000_000_000, 1_000_000_000))
+        forget()
+        assert resolve(load("one/a").cls).block_size == int(size)
+    assert not list(workspace.rglob("__pycache__"))
 
 
 def test_places_are_relative_to_the_workspace_or_the_library(workspace: Path) -> None:
