@@ -1,22 +1,28 @@
 """List projects and configs.
 
 Modules are parsed, not imported, so that a broken one is listed with its error and the others still are. The config
-that a project's bare name means is marked with `*`.
+that a project's bare name means is marked with `*`. With --check each is also imported and resolved, in a process of
+its own.
 """
 
 import argparse
+import subprocess
+import sys
+
+import attrs
 
 from lovecraft.cli import console
 from lovecraft.config.load import Listed, default_of, find_root, listing
 from lovecraft.errors import ConfigError
 
-USAGE = "[PROJECT] [--json]"
+USAGE = "[PROJECT] [--check] [--json]"
 EXAMPLE = "lc ls finetune_lovecraft"
 TAKES_OPTIONS = False
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `lc ls`."""
+    parser.add_argument("--check", action="store_true", help="also import and resolve each, in a process of its own")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -28,6 +34,8 @@ def run(args: argparse.Namespace) -> int:
         found = [item for item in found if item.name.startswith(project + "/")]
         if not found:
             raise ConfigError(f"no project {project!r}", hint="`lc ls` lists them all")
+    if args.check:
+        found = [item if item.error else attrs.evolve(item, error=_check(item.name)) for item in found]
     names = [item.name for item in found]
     if args.json:
         console.out_json([_as_json(item, names) for item in found])
@@ -35,6 +43,16 @@ def run(args: argparse.Namespace) -> int:
         rows = [(_mark(item, names), item.name, item.error or item.description) for item in found]
         console.table(rows, ("", "config", "description"), styles=("green", "bold", ""))
     return 1 if any(item.error for item in found) else 0
+
+
+def _check(name: str) -> str:
+    """Return what `lc show` says is wrong with a config, in one line; nothing if it can be shown."""
+    command = [sys.executable, "-m", "lovecraft", "show", name, "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    if done.returncode == 0:
+        return ""
+    lines = [line.removeprefix("error: ") for line in done.stderr.splitlines() if line and not line.startswith("hint:")]
+    return (lines[-1] if lines[:1] and lines[0].startswith("Traceback") else " ".join(lines)) or "it ends the process"
 
 
 def _is_default(item: Listed, names: list[str]) -> bool:

@@ -14,7 +14,7 @@ from lovecraft.config.load import Loaded
 from lovecraft.config.resolve import Row, rows
 from lovecraft.errors import ConfigError
 
-USAGE = "CONFIG|RUN|MODEL [--diff[=parent]] [--why OPTION] [--json] [--option value …]"
+USAGE = "CONFIG|RUN|MODEL [--diff[=parent]] [--why OPTION] [--json | --python] [--option value …]"
 EXAMPLE = "lc show finetune_lovecraft --dataset.block-size 8192 --diff"
 
 
@@ -29,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--why", metavar="OPTION", help="every value that an option was given, the winning one first")
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--python", action="store_true", help="print one flat module that resolves to the same values")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -43,6 +44,11 @@ def run(args: argparse.Namespace) -> int:
         _why(target.load_config(args), args.why)
     elif args.diff:
         _diff(args)
+    elif args.python:
+        from lovecraft.config.codegen import module
+
+        loaded = target.load_config(args)
+        console.out(module(loaded.cls, loaded.name, loaded.root).rstrip("\n"))
     elif args.json:
         console.out_json(as_json(args))
     else:

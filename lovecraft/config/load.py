@@ -164,7 +164,10 @@ def load(name: str | None = None, *, root: Path | None = None) -> Loaded:
     """
     key, wanted, root = find(name, root)
     use(root)
-    module = importlib.import_module("projects." + key.replace("/", "."))
+    try:
+        module = importlib.import_module("projects." + key.replace("/", "."))
+    except SystemExit as error:
+        raise ConfigError(f"importing {key} ends the process (exit code {error.code})") from None
     return Loaded(_pick(module, key, wanted), key, root)
 
 

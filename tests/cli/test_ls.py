@@ -86,3 +86,19 @@ def test_outside_a_workspace_it_says_how_to_make_one(lc: Command) -> None:
     done = lc("ls")
     assert done.code == 2
     assert "hint: `lc init` makes a workspace here" in done.err
+
+
+def test_check_imports_each_and_tells_what_is_wrong_with_it(lc, workspace, write) -> None:
+    write(
+        "projects/bad/missing.py", '"""m"""\nimport no_such_module\n\n\nclass Train(no_such_module.Train):\n    pass\n'
+    )
+    write(
+        "projects/bad/exits.py",
+        '"""e"""\nimport sys\nfrom lovecraft import TrainConfig\n\nsys.exit(0)\n\n\nclass Train(TrainConfig):\n    pass\n',
+    )
+
+    rows = {row["config"]: row["error"] for row in json.loads(lc("ls", "--check", "--json").out)}
+
+    assert rows["tiny/default"] is None
+    assert rows["bad/missing"] == "ModuleNotFoundError: No module named 'no_such_module'"
+    assert rows["bad/exits"]
