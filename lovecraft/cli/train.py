@@ -71,6 +71,11 @@ def run(args: argparse.Namespace) -> int:
 
 def model_directory(config: TrainConfig) -> Path:
     """Return the directory of the model to start from. Raises ModelError when it is not there."""
+    if str(config.model.path).startswith("hf:"):
+        raise ModelError(
+            f"model.path {config.model.path}: models on the hub cannot be fetched yet",
+            hint="download it (`hf download …`) and give its directory",
+        )
     path = Path(str(config.model.path))
     if not (path / "config.json").is_file():
         raise ModelError(
