@@ -38,15 +38,17 @@ INTERRUPTED = 130
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; the only place where errors become messages."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
-        console.out(usage())
-        return 0
-    if arguments[0] == "--version":
-        from lovecraft import __version__
-
-        console.out(f"lovecraft {__version__}")
-        return 0
+    if arguments[:1] == ["help"] and len(arguments) > 1:  # `lc help train` is `lc train --help`
+        arguments = [*arguments[1:], "--help"]
     try:
+        if not arguments or arguments[0] in ("-h", "--help", "help"):
+            console.out(usage())
+            return 0
+        if arguments[0] == "--version":
+            from lovecraft import __version__
+
+            console.out(f"lovecraft {__version__}")
+            return 0
         return _run(arguments[0], arguments[1:])
     except LovecraftError as error:
         report.print_error(error)

@@ -260,3 +260,14 @@ def test_sizes_are_written_for_people(count: float, text: str) -> None:
 )
 def test_durations_are_written_for_people(seconds: float, text: str) -> None:
     assert console.duration(seconds) == text
+
+
+def test_help_of_a_command_is_its_help(lc) -> None:
+    assert lc("help", "train").out == lc("train", "--help").out
+
+
+def test_head_ends_the_help_quietly() -> None:
+    command = f"{sys.executable} -m lovecraft --help | head -1"
+    for _ in range(5):
+        done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+        assert (done.stderr, done.stdout.count("\n")) == ("", 1)
