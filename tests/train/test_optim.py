@@ -92,6 +92,17 @@ def test_an_absolute_adafactor_step_is_the_rate_whatever_the_weights() -> None:
         assert rms == pytest.approx(1e-2, rel=0.05)
 
 
+def test_an_adafactor_step_leaves_a_row_without_gradient_as_it_is() -> None:
+    ours, before = parameters(), parameters()
+    optimizer = Adafactor(lr=1e-2)
+    give_gradients(ours, 1)
+    for parameter in ours.values():
+        assert parameter.grad is not None
+        parameter.grad[3] = 0  # as of a token that no block of the step holds
+    update(optimizer, ours, new_state(optimizer, ours), step=1, lr=1e-2, seed=0)
+    assert all(torch.equal(ours[n][3], before[n][3]) and ours[n].isfinite().all() for n in SHAPES)
+
+
 def test_decay_spares_norms_embeddings_and_tied_heads() -> None:
     assert [n for n, p in parameters().items() if is_decayed(n, p)] == [MATRIX]
     assert is_decayed("lm_head.weight", torch.zeros(2, 2))

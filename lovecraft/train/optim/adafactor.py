@@ -54,7 +54,8 @@ def _direction(config: Adafactor, view: View, state: dict[str, Tensor], part: sl
     else:
         rows = state["row_var"][part] / state["row_var"].mean().clamp(min=config.eps[0])
         variance = rows @ state["col_var"]  # (rows, 1) @ (1, columns)
-    return variance.clamp_(min=config.eps[0] ** 2).rsqrt_().mul_(view.gradient(part))
+    # Not eps squared, which is zero in float32: a row without gradient, as of a token not seen, would become NaN.
+    return variance.clamp_(min=config.eps[0]).rsqrt_().mul_(view.gradient(part))
 
 
 def _rms_of_update(config: Adafactor, view: View, state: dict[str, Tensor]) -> float:
