@@ -23,6 +23,8 @@ from lovecraft.config.schema import DatasetConfig
 from lovecraft.errors import DataError
 
 MAX_UNPACKED = 1 << 30  # bytes that an archive may hold
+# What the libraries raise for a damaged archive; ValueError and IndexError come from a zip's names.
+BROKEN = (OSError, EOFError, ValueError, IndexError, zlib.error, tarfile.TarError, zipfile.error, NotImplementedError)
 BOM = b"\xef\xbb\xbf"
 FORMATS = {".txt": "text", ".md": "text", ".jsonl": "jsonl", ".csv": "csv", ".parquet": "parquet"}
 
@@ -220,7 +222,7 @@ def _read_archive(source: Path) -> list[File]:
             if path in content:
                 raise _unsafe(source, name, "is there twice")
             content[path] = data
-    except (OSError, EOFError, zlib.error, tarfile.TarError, zipfile.BadZipFile, NotImplementedError) as error:
+    except BROKEN as error:
         raise DataError(f"{source} cannot be read as an archive: {error}", hint="is it complete?") from error
     tops = {name.parts[0] for name in content}
     nested = len(tops) == 1 and all(len(name.parts) > 1 for name in content)
@@ -252,6 +254,8 @@ def _zip_members(source: Path) -> Iterator[tuple[str, bytes]]:
                 raise _unsafe(source, member.filename, "is a link")
             if member.flag_bits & 1:
                 raise _unsafe(source, member.filename, "is encrypted")
+            if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others ask for any memory
+                raise _unsafe(source, member.filename, "is not compressed by deflate")
             yield member.filename, archive.read(member)
 
 

@@ -181,6 +181,21 @@ def test_a_broken_archive_is_refused(name: str, damage: str, tmp_path: Path) -> 
         list_files(archive)
 
 
+def test_a_name_in_a_zip_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    archive = make_zip(tmp_path / "t.zip", {"ä.txt": "text"})
+    archive.write_bytes(archive.read_bytes().replace("ä".encode(), b"\xff\xff"))
+    with pytest.raises(DataError, match="cannot be read as an archive"):
+        list_files(archive)
+
+
+def test_a_zip_that_is_not_stored_or_deflated_is_refused(tmp_path: Path) -> None:
+    archive = tmp_path / "t.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_BZIP2) as content:
+        content.writestr("a.txt", "text")
+    with pytest.raises(DataError, match="not compressed by deflate"):
+        list_files(archive)
+
+
 def test_an_empty_source_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
 
