@@ -50,6 +50,14 @@ def test_every_token_counts_once_whatever_the_stride(bench: Bench, model: Llama)
     assert len(tokens) == 1
 
 
+def test_overlap_that_train_supervises_again_counts_once(bench: Bench, model: Llama) -> None:
+    found = []
+    for again in (False, True):
+        blocks = bench.built(bench.config(dataset__train_on_overlap=again)).splits["train"]
+        found.append(evaluate(model, blocks, eos_id=bench.tokenizer.eos_id, batch_size=2, loss_chunk=0))
+    assert found[0] == found[1]
+
+
 def test_bits_per_byte_are_those_of_the_text_without_its_end(bench: Bench, model: Llama, request: object) -> None:
     blocks = bench.built(bench.config()).splits["validation"]
     eos = bench.tokenizer.eos_id
