@@ -25,7 +25,7 @@ from lovecraft.tokenizer import TOKENIZER_FILES
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 SHARD_BYTES = 5_000_000_000
-COPIED = (*TOKENIZER_FILES, "LICENSE*", "LICENCE*", "NOTICE*")
+LICENCES = ("LICENSE*", "LICENCE*", "NOTICE*")
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 CONSTANT = ".rotary_emb.inv_freq"  # old checkpoints hold it in every layer; it follows from config.json
 FLOATS = {"F64", "F32", "BF16", "F16"}
@@ -90,11 +90,13 @@ def save_model(
     *,
     like: Path,
     dtype: torch.dtype,
+    tokenizer: Path | None = None,
     shard_bytes: int = SHARD_BYTES,
 ) -> None:
     """Write `weights`, converted to `dtype`, to `directory` beside the config, tokenizer and licence of `like`.
 
-    config.json changes in the type of the weights only. Raises ModelError when the weights are not those it asks for.
+    The tokenizer's files are those of the directory `tokenizer`, where one is given. config.json changes in the type of
+    the weights only. Raises ModelError when the weights are not those it asks for.
     """
     tensors = weights.state_dict() if isinstance(weights, nn.Module) else weights
     wanted = _shapes(build(read_architecture(like), dtype, torch.device("meta")).state_dict())
@@ -111,8 +113,9 @@ def save_model(
     spellings = [key for key in ("torch_dtype", "dtype") if key in config] or ["torch_dtype"]
     config |= dict.fromkeys(spellings, str(dtype).removeprefix("torch."))
     write_atomic(directory / "config.json", json.dumps(config, indent=2) + "\n")
-    for file in (file for pattern in COPIED for file in like.glob(pattern)):
-        if directory.resolve() != like.resolve():
+    copied = [(tokenizer or like, name) for name in TOKENIZER_FILES] + [(like, name) for name in LICENCES]
+    for file in (file for source, pattern in copied for file in source.glob(pattern)):
+        if directory.resolve() != file.parent.resolve():
             shutil.copyfile(file, directory / file.name)
 
 
@@ -185,9 +188,9 @@ def _weight_files(path: Path) -> list[Path]:
         raise ModelError(f"{path}: there is neither {WEIGHTS} nor {INDEX}", hint=hint) from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"{path / INDEX}: not an index of weights: {error!r}") from None
-    outside = [name for name in names if Path(name).name != name]
+    outside = [name for name in names if Path(str(name)).name != name]  # or no string
     if outside:
-        raise ModelError(f"{path / INDEX}: names files outside its directory: {_listed(outside)}")
+        raise ModelError(f"{path / INDEX}: names files outside its directory: {_listed(map(str, outside))}")
     return [path / name for name in names]
 
 

@@ -58,8 +58,15 @@ def new_directory(final: Path) -> Iterator[Path]:
         raise
 
 
+def remove_directory(path: Path) -> None:
+    """Remove a directory so that a reader sees all of it or nothing; `sweep` ends what a SIGKILL cuts short."""
+    aside = tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.tmp")
+    os.rename(path, aside)
+    shutil.rmtree(aside)
+
+
 def sweep(parent: Path, name: str = "*") -> None:
-    """Remove what killed writers of `name`, or of anything, left in `parent`. The caller holds its lock."""
+    """Remove what killed processes left of `name`, or of anything, in `parent`. The caller holds its lock."""
     for leftover in parent.glob(f".{name}.tmp*"):
         shutil.rmtree(leftover, ignore_errors=True)
 

@@ -162,7 +162,15 @@ def test_a_missing_shard_is_refused_by_its_name(model_dir, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "index", ["{", "[]", "{}", '{"weight_map": 3}', '{"weight_map": {"x": "../model/model.safetensors"}}']
+    "index",
+    [
+        "{",
+        "[]",
+        "{}",
+        '{"weight_map": 3}',
+        '{"weight_map": {"x": 3}}',
+        '{"weight_map": {"x": "../model/model.safetensors"}}',
+    ],
 )
 def test_an_index_that_is_broken_or_leaves_its_directory_is_refused(model_dir, index):
     (model_dir / WEIGHTS).unlink()

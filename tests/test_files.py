@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from lovecraft.files import (
     content_hash,
     hash_file,
     new_directory,
+    remove_directory,
     sweep,
     write_atomic,
     write_manifest,
@@ -130,6 +132,18 @@ def test_what_a_killed_writer_left_is_swept_and_nothing_else(tmp_path: Path) -> 
     assert leftover.startswith(".final.tmp")
     sweep(tmp_path)
     assert names(tmp_path) == {"kept", ".hidden"}
+
+
+def test_a_directory_is_removed_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "a.txt").write_text("a")
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", lambda _: None)  # killed before a file is gone
+        remove_directory(tmp_path / "old")
+    (leftover,) = names(tmp_path)
+    assert leftover.startswith(".old.tmp")
+    sweep(tmp_path)
+    assert names(tmp_path) == set()
 
 
 def test_an_artifact_is_built_once_whoever_asks(tmp_path: Path) -> None:

@@ -36,7 +36,3 @@ class KVCache:
         """Forget all but the first `length` tokens."""
         assert 0 <= length <= self.length, (length, self.length)
         self.length = length
-
-    def bytes(self) -> int:
-        """Return the bytes it takes, filled or not."""
-        return self.store.nbytes

@@ -35,7 +35,7 @@ class Batch:
 
 def total_steps(config: TrainConfig, blocks: int) -> int:
     """Return the optimizer steps of a run: `epochs` over `blocks` blocks or `max_steps`, whichever ends first."""
-    steps = math.ceil(round(config.epochs * _steps_per_epoch(config, blocks), 6))  # 0.1 * 30 is not above 3
+    steps = max(1, math.ceil(round(config.epochs * _steps_per_epoch(config, blocks), 6)))  # 0.1 * 30 is not above 3
     return steps if config.max_steps is None else min(steps, config.max_steps)
 
 

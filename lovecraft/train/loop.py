@@ -71,13 +71,15 @@ def train(config: TrainConfig, run: Run, built: Built, tokenizer: Tokenizer) -> 
                     metrics.write(**row)
                 measure = config.eval is not None and (is_last or _is_due(config.eval.every, step))
                 improved = measure and _evaluate(t, metrics, display)
-                reason = control.reason()
+                reason = control.reason() or reason  # what was asked before the first step holds after it
                 if save is not None and _wants_saving(save, step, is_last, improved, reason):
                     _save(t, metrics, save)
+                    reason = "" if reason == "save" else reason
 
         if t.progress.step == t.steps and reason != "abort":
             reason = ""
-        finished = not reason and (save is None or save.final)
+        # Resumed with save = none, a run whose earlier steps were saved still lacks its last one.
+        finished = not reason and (save.final if save is not None else not state.checkpoints(run.directory))
         run.say(status="finished" if finished else "stopped", reason=reason, step=t.progress.step, steps=t.steps)
         return Outcome(t.progress.step, t.steps, reason, t.model)
 
@@ -166,7 +168,14 @@ def _wants_saving(save: Save, step: int, is_last: bool, improved: bool, reason: 
 
 def _save(t: Training, metrics: Metrics, save: Save) -> None:
     progress = attrs.evolve(t.progress, metrics_bytes=metrics.sync())
-    state.save(t.run.directory, model=t.model, optimizer=t.optimizer, progress=progress, like=Path(t.config.model.path))
+    state.save(
+        t.run.directory,
+        model=t.model,
+        optimizer=t.optimizer,
+        progress=progress,
+        like=Path(t.config.model.path),
+        tokenizer=t.tokenizer.path,
+    )
     state.prune(t.run.directory, keep=save.keep, best=t.progress.best_step if save.best else None)
 
 

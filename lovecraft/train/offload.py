@@ -13,17 +13,11 @@ import attrs
 import torch
 from torch import Tensor
 
-from lovecraft.models.architecture import Architecture
 from lovecraft.models.llama import Block
 from lovecraft.train.checkpointing import checkpointed
 
 KEEP = 2  # blocks at the end whose inputs stay on the device
 IN_FLIGHT = 2  # inputs on the device whose copy to the host may not have ended
-
-
-def offload_bytes(arch: Architecture, tokens: int, itemsize: int, keep: int = KEEP) -> int:
-    """Return the bytes of host memory that the blocks' inputs take: `tokens` counts those of one forward pass."""
-    return max(0, arch.num_hidden_layers - keep) * tokens * arch.hidden_size * itemsize
 
 
 @attrs.define

@@ -49,10 +49,10 @@ def prepare(config: TrainConfig, run: Run, built: Built, tokenizer: Tokenizer) -
 
     Raises ConfigError where the options cannot work together, ModelError where the model cannot be loaded.
     """
-    device, dtype, arch, chosen = check(config, tokenizer)
-    base = Path(config.model.path)
     found = state.newest_sound(run.directory)
-    source = found.directory or base
+    source = found.directory or Path(config.model.path)
+    begun = None if found.directory is None else state.read_dtype(found.directory)
+    device, dtype, arch, chosen = check(config, tokenizer, begun)
     exact = found.directory is not None and state.has_optimizer(found.directory)
     model, masters = _load(config, source, dtype, device, with_masters=not exact)
     parameters: dict[str, Tensor] = dict(model.named_parameters())
@@ -81,14 +81,18 @@ def prepare(config: TrainConfig, run: Run, built: Built, tokenizer: Tokenizer) -
     )
 
 
-def check(config: TrainConfig, tokenizer: Tokenizer) -> tuple[torch.device, torch.dtype, Architecture, memory.Bytes]:
+def check(
+    config: TrainConfig, tokenizer: Tokenizer, begun: torch.dtype | None = None
+) -> tuple[torch.device, torch.dtype, Architecture, memory.Bytes]:
     """Return what a training will work with: device, type of the weights, architecture, memory options.
+
+    A run that has `begun` in a type stays in it, whatever `dtype = auto` means on this device.
 
     Raises ConfigError where the options cannot work together or this machine has no such device, ModelError where the
     model's config.json cannot be read.
     """
     device = resolve_device(config.device)
-    dtype = training_dtype(config, device)
+    dtype = begun or training_dtype(config, device)
     arch = read_architecture(Path(config.model.path))
     check_fit(config, arch, tokenizer)
     return device, dtype, arch, memory.choose(config, arch, dtype, device)

@@ -21,7 +21,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from lovecraft.checkpoint import save_model
-from lovecraft.files import MANIFEST, check_manifest, new_directory, write_manifest
+from lovecraft.files import MANIFEST, check_manifest, new_directory, remove_directory, write_manifest
+from lovecraft.models.architecture import read_config
 from lovecraft.runs import Run
 from lovecraft.train.optim.step import State
 
@@ -57,15 +58,17 @@ class Found:
     warnings: list[str]
 
 
-def save(run: Path, *, model: nn.Module, optimizer: State, progress: Progress, like: Path) -> Path:
-    """Write the checkpoint of `progress.step` beside the others and return it; the config files are those of `like`.
+def save(run: Path, *, model: nn.Module, optimizer: State, progress: Progress, like: Path, tokenizer: Path) -> Path:
+    """Write the checkpoint of `progress.step` beside the others and return it.
+
+    The config files are those of the model directory `like`, the tokenizer's those of the directory `tokenizer`.
 
     Raises OSError or SafetensorError when it cannot be written; nothing is left behind then, and no other checkpoint
     is touched.
     """
     final = run / "checkpoints" / f"step-{progress.step:08d}"
     with new_directory(final) as directory:
-        save_model(directory, model, like=like, dtype=next(model.parameters()).dtype)
+        save_model(directory, model, like=like, dtype=next(model.parameters()).dtype, tokenizer=tokenizer)
         trainer = directory / TRAINER
         trainer.mkdir()
         (trainer / PROGRESS).write_text(json.dumps(attrs.asdict(progress), indent=2) + "\n", encoding="utf-8")
@@ -81,7 +84,7 @@ def prune(run: Path, *, keep: int, best: int | None) -> None:
     found = checkpoints(run)
     for step in list(found)[:-keep]:
         if step != best:
-            shutil.rmtree(found.pop(step))
+            remove_directory(found.pop(step))
     for directory in list(found.values())[:-1]:
         (directory / TRAINER / MANIFEST).unlink(missing_ok=True)  # first: without it the state counts as absent
         (directory / TRAINER / OPTIMIZER).unlink(missing_ok=True)
@@ -127,6 +130,12 @@ def newest_sound(run: Path) -> Found:
 def has_optimizer(directory: Path) -> bool:
     """Return whether a checkpoint still has the optimizer's state."""
     return (directory / TRAINER / MANIFEST).is_file()
+
+
+def read_dtype(directory: Path) -> torch.dtype:
+    """Return the type of a checkpoint's weights, which is what `dtype = auto` meant when the run began."""
+    config = read_config(directory)
+    return getattr(torch, str(config.get("torch_dtype") or config["dtype"]))
 
 
 def read_progress(directory: Path) -> Progress:

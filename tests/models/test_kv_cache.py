@@ -73,7 +73,7 @@ def test_memory_is_never_read_before_it_is_written(ours, ids):
 def test_it_takes_the_bytes_that_the_architecture_says(ours, dtype):
     model = ours()
     cache = new_cache(model, rows=3, capacity=50, dtype=dtype)
-    assert cache.bytes() == 3 * 50 * kv_bytes_per_token(model.architecture, dtype)
+    assert cache.store.nbytes == 3 * 50 * kv_bytes_per_token(model.architecture, dtype)
 
 
 def test_a_failed_pass_leaves_the_length_as_it_was(ours, ids):

@@ -18,6 +18,7 @@ CPU = torch.device("cpu")
         ({"epochs": 3.0, "max_steps": 5}, 5),
         ({"epochs": 1.0, "max_steps": 100}, 4),
         ({"epochs": 1.0, "max_steps": None, "accumulation": 2}, 2),
+        ({"epochs": 1e-9, "max_steps": None}, 1),
     ],
 )
 def test_steps_end_with_the_epochs_or_at_max_steps(bench: Bench, changes: dict[str, object], steps: int) -> None:

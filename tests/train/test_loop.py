@@ -1,7 +1,11 @@
 """The loop: what a step's loss is the mean over, what refuses to go on, what is written down."""
 
+import json
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 
+import attrs
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -11,6 +15,7 @@ from lovecraft import SGD, Cosine
 from lovecraft.data.blocks import CONTEXT, LENGTH
 from lovecraft.errors import ConfigError, RunError, TrainingFailed
 from lovecraft.runs import Run
+from lovecraft.tokenizer import load_tokenizer
 from lovecraft.train import loop, optim, state
 from lovecraft.train.control import only_one
 from lovecraft.train.schedule import multiplier
@@ -275,6 +280,20 @@ def test_without_a_final_checkpoint_a_run_is_not_finished(bench: Bench) -> None:
     run = bench.run()
     bench.train(bench.config(save__final=False, save__best=False), run)
     assert run.status["status"] == "stopped"
+
+
+def test_a_checkpoint_has_the_tokenizer_of_the_dataset(bench: Bench, tmp_path: Path) -> None:
+    own = tmp_path / "tokenizer"
+    own.mkdir()
+    shutil.copy(bench.model_dir / "tokenizer_config.json", own)
+    content = json.loads((bench.model_dir / "tokenizer.json").read_text(encoding="utf-8"))
+    del content["model"]["merges"][5:]
+    (own / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+    bench, run = attrs.evolve(bench, tokenizer=load_tokenizer(own)), bench.run()
+    bench.train(bench.config(dataset__tokenizer=own), run)
+    directory = state.checkpoint_directory(run)
+    assert directory is not None
+    assert load_tokenizer(directory).fingerprint == bench.tokenizer.fingerprint
 
 
 def test_a_saved_run_is_a_model_that_transformers_loads(bench: Bench) -> None:

@@ -8,7 +8,7 @@ from lovecraft.checkpoint import load_model
 from lovecraft.models.llama import Block, Llama, RunBlock, call
 from lovecraft.train.checkpointing import checkpointed
 from lovecraft.train.loss import linear_cross_entropy
-from lovecraft.train.offload import KEEP, Offload, offload_bytes
+from lovecraft.train.offload import KEEP, Offload
 from tests.tiny import tiny_model_dir
 
 LAYERS = 5
@@ -57,7 +57,7 @@ def test_offload_moves_each_input_but_the_last_ones_and_nothing_else(
     monkeypatch.setattr(Offload, "_pack", spy)
     gradients(model, offload.run_block, ids)
     assert sent == [(index, (2, 16, 64)) for index in range(LAYERS - KEEP)]
-    assert offload.packed_bytes == offload_bytes(model.architecture, ids.numel(), itemsize=4)
+    assert offload.packed_bytes == (LAYERS - KEEP) * ids.numel() * 64 * 4
 
 
 def test_every_input_is_wanted_back_once(model: Llama) -> None:

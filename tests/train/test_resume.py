@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from lovecraft import SGD, Adafactor
+from lovecraft import SGD, Adafactor, device
 from lovecraft.errors import RunError
 from lovecraft.runs import Run
 from lovecraft.train import control, loop, state
@@ -225,6 +225,44 @@ def test_resuming_under_another_setting_says_that_it_is_not_exact(
     capfd.readouterr()
     bench.train(bench.config(memory__loss_chunk=0), run)
     assert "not bit-exact from here on: memory.loss_chunk 1024 → 0" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("begun", [torch.float32, torch.bfloat16])
+def test_a_run_keeps_the_type_that_auto_meant_when_it_began(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, begun: torch.dtype
+) -> None:
+    run, config = bench.run(), bench.config(model__dtype="auto", optimizer__rounding="master")
+    with monkeypatch.context() as patch:
+        patch.setattr(device, "_computes_bfloat16", lambda _: begun == torch.bfloat16)
+        after(patch, 3, lambda: control.request(run.directory, "stop"))
+        bench.train(config, run)
+    monkeypatch.setattr(device, "_computes_bfloat16", lambda _: begun != torch.bfloat16)
+    bench.train(config, run)
+    assert_same(run, uninterrupted(bench, {"model__dtype": str(begun)[6:], "optimizer__rounding": "master"}))
+
+
+def test_resumed_without_save_a_run_whose_steps_were_saved_is_not_finished(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = bench.run()
+    with monkeypatch.context() as patch:
+        after(patch, 3, lambda: control.request(run.directory, "stop"))
+        bench.train(bench.config(), run)
+    bench.train(bench.config(save=None), run)
+    assert (run.status["status"], list(state.checkpoints(run.directory))) == ("stopped", [3])
+
+
+def test_what_was_asked_before_the_first_step_is_done_after_it(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, evaluate = bench.run(), loop.evaluate
+
+    def asked(*words: object, **more: object) -> object:
+        monkeypatch.setattr(loop, "evaluate", evaluate)
+        control.request(run.directory, "save")
+        return evaluate(*words, **more)
+
+    monkeypatch.setattr(loop, "evaluate", asked)
+    bench.train(bench.config(save__best=False), run)
+    assert list(state.checkpoints(run.directory)) == [1, 6]
 
 
 def test_optimizer_state_goes_by_name_not_by_order(bench: Bench) -> None:
