@@ -78,7 +78,10 @@ def _turn(
         case "/save":
             if not rest:
                 raise LovecraftError("/save takes a file's name")
-            Path(rest).write_text(json.dumps(messages, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            try:
+                Path(rest).write_text(json.dumps(messages, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            except OSError as error:
+                raise LovecraftError(f"{rest} cannot be written: {error.strerror}") from None
             console.say(f"saved {len(messages)} messages to {rest}")
             return messages
         case _ if command.startswith("/"):

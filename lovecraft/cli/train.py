@@ -99,13 +99,15 @@ def _same(args: argparse.Namespace, loaded: Loaded, inputs: dict[str, str]) -> R
                 f"{found.name} was trained on another {' and another '.join(changed)}",
                 hint=f"`lc train {loaded.name}` starts a new run",
             )
-    if found is None or _saves_nothing(found):
+    if found is None:
         return None
     if found.status.get("reason") == DIVERGED:
         raise RunError(
             f"{found.name} stopped because its loss was not finite, and would again",
             hint="change an option, such as --optimizer.lr, or give --new",
         )
+    if _saves_nothing(found):
+        return None
     with only_one(found.directory):  # raises if another process trains it
         return found
 
@@ -139,8 +141,11 @@ def _resumed(found: Run, loaded: Loaded) -> Run:
     console.say(f"resuming {found.name} at step {step} of {found.status.get('steps', '?')}")
     quiet = {row.path for row in rows(loaded.cls) if row.quiet}
     content = found.record
+    before = {entry.path: entry for entry in record.options_of(content)}
+    for earlier in (option for change in content["changes"] for option in change["options"]):
+        before[earlier["path"]] = attrs.evolve(before[earlier["path"]], value=earlier["b"], origin=earlier["b_origin"])
     here = diff.entries(loaded.cls, loaded.root)
-    changes = [c for c in diff.diff(record.options_of(content), here) if c.path in quiet]
+    changes = [c for c in diff.diff(before.values(), here) if c.path in quiet]
     if changes:
         console.changes(changes, sys.stderr)
         written = {"at": record.now(), "step": step, "options": [attrs.asdict(change) for change in changes]}

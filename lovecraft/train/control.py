@@ -57,7 +57,7 @@ def controlled(directory: Path, max_minutes: float | None) -> Iterator[Control]:
 
 @contextlib.contextmanager
 def only_one(directory: Path) -> Iterator[None]:
-    """Hold the run's lock, which the system frees however the process ends. Raises RunError when it is taken."""
+    """Hold the run's lock, which the system frees however the process ends. Raises RunError when it cannot be had."""
     lock = FileLock(directory / LOCK)
     try:
         lock.acquire(timeout=0.5)  # `is_running` holds it for a moment
@@ -65,6 +65,10 @@ def only_one(directory: Path) -> Iterator[None]:
         pid = Run(directory).status.get("pid", "unknown")
         raise RunError(
             f"{directory} is being trained by process {pid}", hint=f"`lc stop {directory}` ends it"
+        ) from None
+    except OSError as error:
+        raise RunError(
+            f"{directory} is not writable: {error.strerror}", hint="make it writable, or give --new"
         ) from None
     try:
         yield
@@ -79,7 +83,7 @@ def is_running(directory: Path) -> bool:
     try:
         with FileLock(directory / LOCK, timeout=0):
             return False
-    except Timeout:
+    except OSError:  # `Timeout` is one; a lock that another user may not open can tell nothing: what was said holds
         return True
 
 

@@ -38,11 +38,12 @@ def test_replies_follow_the_conversation_so_far(lc, model, monkeypatch, tmp_path
 
 
 def test_a_command_that_is_none_is_said_and_the_conversation_goes_on(lc, model, monkeypatch):
-    monkeypatch.setattr(sys, "stdin", io.StringIO("/tell\nHello.\n"))
+    monkeypatch.setattr(sys, "stdin", io.StringIO("/tell\n/save nowhere/talk.json\nHello.\n"))
 
     outcome = lc("chat", model, "--max-tokens", "2")
 
     assert "no command /tell" in outcome.err
+    assert "nowhere/talk.json cannot be written" in outcome.err
     assert outcome.code == 0
     assert outcome.out
 

@@ -144,17 +144,29 @@ def test_what_does_not_change_the_result_may_change_on_a_resume_and_is_written_d
     ]
 
 
+def test_a_change_that_a_later_resume_takes_back_is_written_down_too(
+    lc: Lc, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for step, words in enumerate(([], ["--save.every", "3"], ["--save.every", "3"], []), 1):
+        with monkeypatch.context() as patch:
+            after(patch, step, lambda: control.request(run_of(workspace).directory, "stop"))
+            lc("train", "tiny", *words)
+    options = [option for change in run_of(workspace).record["changes"] for option in change["options"]]
+    assert [(option["a"], option["b"]) for option in options] == [(None, 3), (3, None)]
+
+
 def test_after_a_loss_that_is_not_finite_only_a_change_helps(
     lc: Lc, workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(loop, "gradient_norm", lambda _: float("nan"))
-        failed = lc("train", "tiny")
+        failed = lc("train", "tiny", "--save", "none")
     assert failed.code == 3
     assert "step 1" in failed.err
-    refused = lc("train", "tiny")
-    assert refused.code == 2
-    assert "--new" in refused.err
+    for words in ([], ["--save", "none"]):
+        refused = lc("train", "tiny", *words)
+        assert refused.code == 2
+        assert "--new" in refused.err
     assert lc("train", "tiny", "--new").code == 0
     assert lc("train", "tiny", "--optimizer.lr", "0.0005").code == 0
 
@@ -171,6 +183,18 @@ def test_a_run_that_another_process_trains_is_left_alone(
     assert done.code == 2
     assert "process 4242" in done.err
     assert "resuming" not in done.err
+
+
+def test_a_run_that_cannot_be_locked_is_refused_and_listed_as_it_said(lc: Lc, workspace: Path) -> None:
+    lc("train", "tiny")
+    run = run_of(workspace)
+    (run.directory / control.LOCK).unlink()
+    (run.directory / control.LOCK).mkdir()  # cannot be opened, as one that belongs to another user
+    done = lc("train", "tiny")
+    assert done.code == 2
+    assert "not writable" in done.err
+    run.say(status="running", pid=1)
+    assert "running" in lc("runs").out
 
 
 def test_without_save_nothing_is_resumed_served_or_called_the_same(lc: Lc, workspace: Path) -> None:
