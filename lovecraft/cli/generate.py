@@ -14,7 +14,7 @@ import attrs
 
 from lovecraft.cli import console
 from lovecraft.cli.serve import find_served
-from lovecraft.errors import ConfigError, ServeError
+from lovecraft.errors import ConfigError
 
 USAGE = "[CONFIG|RUN|MODEL] [PROMPT] [--url URL]"
 EXAMPLE = 'lc generate finetune_lovecraft "The old lighthouse" --max-tokens 400 | tee story.txt'
@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--max-context", type=number(int, 2, 2**31), metavar="N", help="a shorter context than the model's")
     add("--url", help="let a server do it: any with OpenAI's completion API")
     add("--model", metavar="NAME", help="with --url: which of its models; the first one it lists")
-    add("--api-key-file", type=Path, metavar="FILE", help="with --url: a file with the key")
+    add("--api-key-file", type=Path, metavar="FILE", help="with --url: a file whose first key it is")
 
 
 @attrs.define
@@ -155,8 +155,9 @@ def _local(args: argparse.Namespace, word: str | None) -> Make:
 def _remote(args: argparse.Namespace) -> Make:
     """Return a maker that asks a server. It is sent only what differs from every server's default."""
     from lovecraft.serve import client
+    from lovecraft.serve.keys import read_keys
 
-    key = _key(args.api_key_file) if args.api_key_file else ""
+    key = read_keys(args.api_key_file)[0] if args.api_key_file else ""
     model = args.model or client.first_model(args.url, key)
     special = {"top_k": args.top_k, "min_p": args.min_p, "stop": args.stop, "ignore_eos": args.ignore_eos}
 
@@ -173,13 +174,6 @@ def _remote(args: argparse.Namespace) -> Make:
                 yield choice.get("text") or ""
 
     return make
-
-
-def _key(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8").split()[0]
-    except (OSError, UnicodeDecodeError, IndexError):
-        raise ServeError(f"there is no API key in {file}", hint="it holds one key a line") from None
 
 
 def _some(text: str) -> str:

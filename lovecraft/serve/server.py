@@ -10,7 +10,6 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import uvicorn
 
@@ -18,6 +17,7 @@ from lovecraft.config.schema import ServeConfig
 from lovecraft.errors import ServeError
 from lovecraft.serve.app import make_app
 from lovecraft.serve.asgi import Access
+from lovecraft.serve.keys import read_keys
 from lovecraft.serve.service import Served, Service
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,8 @@ def run(config: ServeConfig, name: str, load: Callable[[], Served], ready: Calla
 
 def make_access(config: ServeConfig) -> Access:
     """Return who may come in. Raises ServeError for a host open to others without keys, and for a bad key file."""
-    keys = () if config.api_key_file is None else read_keys(config.api_key_file)
+    given = () if config.api_key_file is None else read_keys(config.api_key_file)
+    keys = tuple(hashlib.sha256(key.encode()).digest() for key in given)
     if not keys and not is_loopback(config.host):
         raise ServeError(
             f"host {config.host} is open to other machines, and there is no API key",
@@ -48,17 +49,6 @@ def make_access(config: ServeConfig) -> Access:
     # With keys a foreign page gets nowhere, and a proxy may use any name.
     hosts = None if keys else frozenset({"localhost", "127.0.0.1", "[::1]", config.host.lower()})
     return Access(keys, hosts)
-
-
-def read_keys(file: Path) -> tuple[bytes, ...]:
-    """Return the SHA-256 of each key in `file`, one a line. Raises ServeError when there is none."""
-    try:
-        lines = file.read_text(encoding="utf-8").split()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ServeError(f"api_key_file {file} cannot be read: {error}", hint="it holds one key a line") from None
-    if not lines:
-        raise ServeError(f"api_key_file {file} holds no key", hint="it holds one key a line")
-    return tuple(hashlib.sha256(line.encode()).digest() for line in lines)
 
 
 def is_loopback(host: str) -> bool:

@@ -124,7 +124,7 @@ def test_url_takes_the_text_from_a_server(lc: Any, server: Running, tmp_path: Pa
     outcome = lc("generate", "so", "--url", server.url, "--max-tokens", "100")
     assert (outcome.code, outcome.out) == (0, f"so{TEXT}\n")
     assert "tokens/s, stop" in outcome.err
-    (tmp_path / "key").write_text("sesame\n")
+    (tmp_path / "key").write_text("# mine\nsesame\n")
     words = ("--url", server.url + "/v1", "--stop", " had", "--api-key-file", tmp_path / "key", "--seed", "3")
     assert lc("generate", "so", *words, "--max-tokens", "100", "--no-echo").out == TEXT.partition(" had")[0] + "\n"
 
@@ -135,7 +135,7 @@ def test_url_mistakes_are_exit_2(lc: Any, server: Running, tmp_path: Path) -> No
         (["so", "--model", "other"], "'other' does not exist"),
         (["so", "--context", "roll"], "--context has no effect with --url"),
         (["so", "--dtype", "float32"], "--dtype has no effect"),
-        (["so", "--api-key-file", tmp_path / "none"], "no API key"),
+        (["so", "--api-key-file", tmp_path / "none"], "No such file"),
     ]:
         outcome = lc("generate", *words, "--url", server.url)
         assert (outcome.code, outcome.out) == (2, "")

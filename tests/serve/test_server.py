@@ -13,7 +13,7 @@ import pytest
 from lovecraft import ServeConfig
 from lovecraft.errors import ModelError, ServeError
 from lovecraft.serve import server
-from lovecraft.serve.server import bind, is_loopback, make_access, read_keys
+from lovecraft.serve.server import bind, is_loopback, make_access
 from tests.serving import connect, wait_for
 
 
@@ -64,14 +64,6 @@ def test_other_hosts_need_a_key(host: str, tmp_path: Path) -> None:
     access = make_access(ServeConfig(host=host, api_key_file=tmp_path / "keys"))
     assert access.keys == tuple(hashlib.sha256(key.encode()).digest() for key in ("sesame", "öffne"))
     assert access.hosts is None
-
-
-def test_key_file_must_hold_a_key(tmp_path: Path) -> None:
-    (tmp_path / "empty").write_text("\n \n")
-    (tmp_path / "binary").write_bytes(b"\xff\xfe")
-    for name in ("empty", "binary", "missing"):
-        with pytest.raises(ServeError, match=name):
-            read_keys(tmp_path / name)
 
 
 PROGRAM = """
