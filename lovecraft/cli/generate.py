@@ -45,7 +45,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--n", type=number(int, 1, 1000), default=1, metavar="N", help="continuations to make, one after the other")
     add("--no-echo", action="store_true", help="do not print the prompt")
     add("--ignore-eos", action="store_true", help="go on where the model would end")
-    add("--context", choices=("error", "stop", "roll"), help="when it is full; roll: go on over its newest half")
+    add(
+        "--context",
+        choices=("error", "stop", "roll"),
+        help="when it is full; roll, the default: go on over its newest half",
+    )
     add("--checkpoint", metavar="WHICH", help="of a run: latest, best or a step's number")
     add("--device", help="auto, cpu, cuda, cuda:N or mps")
     add("--dtype", help="auto, float32, bfloat16 or float16")
@@ -113,8 +117,17 @@ def _tell(args: argparse.Namespace, prompt: str, make: Make, number: int) -> Non
         raise
     _write("\n")
     seconds = time.monotonic() - start
-    rolls = f", context rolled {outcome.rolls} times" if outcome.rolls else ""
-    console.say(f"{outcome.tokens} tokens, {outcome.tokens / seconds:.1f} tokens/s, {outcome.reason}{rolls}")
+    rolls = f", context rolled {'once' if outcome.rolls == 1 else f'{outcome.rolls} times'}" if outcome.rolls else ""
+    console.say(f"{outcome.tokens} tokens, {outcome.tokens / seconds:.1f} tokens/s, {_why(args, outcome)}{rolls}")
+
+
+def _why(args: argparse.Namespace, outcome: Outcome) -> str:
+    match outcome.reason:
+        case "stop":
+            return "ended by the model or --stop" if args.stop else "ended by the model"
+        case "length":
+            return "the context is full" if outcome.tokens < args.max_tokens else "stopped at --max-tokens"
+    return outcome.reason  # another server's own
 
 
 def _write(text: str) -> None:
@@ -137,6 +150,9 @@ def _local(args: argparse.Namespace, word: str | None) -> Make:
     def make(prompt: str, number: int, outcome: Outcome) -> Iterator[str]:
         ids = prompt_ids(tokenizer, prompt)
         policy = args.context or "roll"
+        if policy == "roll" and len(ids) >= slot.context:
+            whole, ids = len(ids), generate.rolled(ids, len(ids), slot.context)
+            console.say(f"the prompt has {whole} tokens, too many; its beginning and end are read, {len(ids)} in all")
         check_length(len(ids), args.max_tokens, slot.context, policy)
         seed = new_seed() if args.seed is None else args.seed + number
         sampling = SamplingParams(args.temperature, args.top_p, args.top_k, args.min_p, seed)
@@ -191,7 +207,8 @@ def number(kind: type, low: float, high: float) -> Callable[[str], float]:
         except ValueError:
             value = None
         if value is None or not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"{text!r} is not {kind.__name__} from {low} to {high}")
+            what = "a whole number" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(f"expected {what} from {low} to {high}, not {text!r}")
         return value
 
     return read

@@ -69,7 +69,7 @@ def generate(model: Llama, slot: Slot, request: Request, *, vocabulary: int | No
         if step + 1 == request.max_tokens or (full and not request.roll):
             break
         if full:
-            hidden = yield from _read(model, slot, [*rolled(slot.ids, len(request.prompt)), token])
+            hidden = yield from _read(model, slot, [*rolled(slot.ids, len(request.prompt), slot.context), token])
         else:
             hidden = _forward(model, slot, [token])
     return Finish("length")
@@ -82,10 +82,10 @@ def events(
     yield (yield from generate(model, slot, request, vocabulary=vocabulary))
 
 
-def rolled(ids: Sequence[int], prompt: int) -> list[int]:
-    """Return what a full context keeps: the prompt's head, at most an eighth of the context, and the newest half."""
-    head = min(prompt, len(ids) // 8)
-    return [*ids[:head], *ids[len(ids) - len(ids) // 2 :]]
+def rolled(ids: Sequence[int], prompt: int, context: int) -> list[int]:
+    """Return what stays of a full context: the prompt's head, at most an eighth of it, and the newest half."""
+    head = min(prompt, context // 8)
+    return [*ids[:head], *ids[len(ids) - context // 2 :]]
 
 
 def _read(model: Llama, slot: Slot, ids: Sequence[int]) -> Generator[Read | None, None, Tensor]:

@@ -1,4 +1,5 @@
 import io
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -32,7 +33,7 @@ def test_prompt_and_continuation_go_to_stdout_and_the_rate_to_stderr(lc: Any, mo
     assert outcome.out.startswith("The lamp")
     assert len(outcome.out) > len("The lamp\n")
     assert "12 tokens, " in outcome.err
-    assert "tokens/s, length" in outcome.err
+    assert outcome.err.endswith("tokens/s, stopped at --max-tokens\n")
     bare = lc("generate", model_dir, "The lamp", *GREEDY, "--no-echo")
     assert "The lamp" + bare.out == outcome.out
 
@@ -73,10 +74,12 @@ def test_context_policies(lc: Any, model_dir: Path) -> None:
     words = ("generate", model_dir, "The lamp", "--max-tokens", "200", "--ignore-eos")
     rolled = lc(*words)
     assert "200 tokens" in rolled.err
-    assert "context rolled" in rolled.err
+    assert re.search(r"context rolled \d times", rolled.err)
+    assert "context rolled once" in lc(*words[:-2], "60", "--ignore-eos").err
     stopped = lc(*words, "--context", "stop")
     assert stopped.code == 0
     assert "200 tokens" not in stopped.err
+    assert "the context is full" in stopped.err
     refused = lc(*words, "--context", "error")
     assert (refused.code, refused.out) == (2, "")
     assert "200 more" in refused.err
@@ -95,18 +98,28 @@ def test_path_with_a_space_is_what_to_run(lc: Any, tmp_path: Path, monkeypatch: 
     assert lc("generate", model, *GREEDY).out.startswith("The lamp")
 
 
-def test_prompt_longer_than_the_context_is_exit_2(lc: Any, model_dir: Path) -> None:
-    outcome = lc("generate", model_dir, "lamp " * 100)
-    assert (outcome.code, outcome.out) == (2, "")
-    assert "context is 64" in outcome.err
+def test_prompt_longer_than_the_context_is_exit_2_unless_it_may_roll(lc: Any, model_dir: Path) -> None:
+    for policy in ("stop", "error"):
+        outcome = lc("generate", model_dir, "lamp " * 100, "--context", policy)
+        assert (outcome.code, outcome.out) == (2, "")
+        assert "context is 64" in outcome.err
+
+
+def test_prompt_longer_than_the_context_is_rolled(lc: Any, model_dir: Path) -> None:
+    outcome = lc("generate", model_dir, "lamp " * 100, *GREEDY)
+    assert outcome.code == 0
+    assert outcome.out.startswith("lamp " * 100)
+    assert "its beginning and end are read, 40 in all" in outcome.err
+    assert "12 tokens" in outcome.err
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (["--temperature", "-1"], "temperature"),
-        (["--temperature", "nan"], "temperature"),
+        (["--temperature", "nan"], "expected a number from 0 to 2, not 'nan'"),
         (["--top-p", "0"], "top-p"),
+        (["--max-tokens", "0"], "expected a whole number from 1 to 1000000, not '0'"),
         (["--max-tokens", "none"], "max-tokens"),
         (["--context", "x"], "context"),
         (["--tempreature", "1"], "tempreature"),
@@ -123,7 +136,7 @@ def test_wrong_flags_are_exit_2(lc: Any, model_dir: Path, words: list[str], said
 def test_url_takes_the_text_from_a_server(lc: Any, server: Running, tmp_path: Path) -> None:
     outcome = lc("generate", "so", "--url", server.url, "--max-tokens", "100")
     assert (outcome.code, outcome.out) == (0, f"so{TEXT}\n")
-    assert "tokens/s, stop" in outcome.err
+    assert outcome.err.endswith("tokens/s, ended by the model\n")
     (tmp_path / "key").write_text("# mine\nsesame\n")
     words = ("--url", server.url + "/v1", "--stop", " had", "--api-key-file", tmp_path / "key", "--seed", "3")
     assert lc("generate", "so", *words, "--max-tokens", "100", "--no-echo").out == TEXT.partition(" had")[0] + "\n"

@@ -125,8 +125,13 @@ def test_rolling_goes_on_over_the_head_and_the_newest_half(model: Llama) -> None
 
 
 def test_rolled_keeps_a_short_prompt_whole() -> None:
-    assert rolled(range(64), 2) == [0, 1, *range(32, 64)]
-    assert rolled(range(64), 30) == [*range(8), *range(32, 64)]
+    assert rolled(range(64), 2, 64) == [0, 1, *range(32, 64)]
+    assert rolled(range(64), 30, 64) == [*range(8), *range(32, 64)]
+
+
+def test_rolled_ids_that_are_more_than_a_context_leave_room_in_it() -> None:
+    assert rolled(range(100), 100, 64) == [*range(8), *range(68, 100)]
+    assert rolled(range(100), 100, 2) == [99]
 
 
 def test_same_seed_same_text_whatever_the_slot_holds(model: Llama) -> None:
