@@ -92,7 +92,7 @@ def _same(args: argparse.Namespace, loaded: Loaded, inputs: dict[str, str]) -> R
     wanted = record.fingerprint(loaded.cls, loaded.root)
     named = target.find_run(args.target)
     found = newest_same(loaded.root, loaded.name, wanted, inputs)
-    if named is not None and Run(named).record["fingerprint"] == wanted:
+    if named is not None and record.fingerprint(record.replay(Run(named).record, loaded.root), loaded.root) == wanted:
         found = Run(named)
         if changed := [what for what, content in found.record["inputs"].items() if inputs[what] != content]:
             raise RunError(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from lovecraft.config.base import Config
-from lovecraft.config.values import Location, fraction, ge, gt, quiet
+from lovecraft.config.values import Location, fraction, ge, gt, le, quiet
 
 # --- data -----------------------------------------------------------------------------------------
 
@@ -101,7 +101,7 @@ class AdamW(OptimizerConfig):
 
     lr = 2e-5
 
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Annotated[float, fraction()], Annotated[float, fraction()]] = (0.9, 0.999)
     """Decay rates of the two moments."""
 
     eps: Annotated[float, gt(0)] = 1e-8
@@ -114,10 +114,10 @@ class Adafactor(OptimizerConfig):
     clip_threshold: Annotated[float, gt(0)] = 1.0
     """Largest root mean square of one update."""
 
-    decay_rate: Annotated[float, ge(-1)] = -0.8
+    decay_rate: Annotated[float, ge(-1), le(0)] = -0.8
     """Exponent of the second moment's decay: 1 - step ** decay_rate."""
 
-    eps: tuple[float, float] = (1e-30, 1e-3)
+    eps: tuple[Annotated[float, gt(0)], Annotated[float, ge(0)]] = (1e-30, 1e-3)
     """Floors of the squared gradient and of a parameter's scale."""
 
     relative_step: bool = False
@@ -127,7 +127,7 @@ class Adafactor(OptimizerConfig):
 class SGD(OptimizerConfig):
     """Stochastic gradient descent."""
 
-    momentum: Annotated[float, ge(0)] = 0.0
+    momentum: Annotated[float, fraction()] = 0.0
     """Decay rate of the velocity."""
 
 

@@ -26,9 +26,6 @@ class Offload:
 
     layers: int
     keep: int = KEEP
-    packed_bytes: int = attrs.field(default=0, init=False)
-    """Bytes sent to the host in the forward pass that ran last."""
-
     _waiting: dict[int, torch.Size] = attrs.field(factory=dict, init=False)
     _fetched: dict[int, Tensor] = attrs.field(factory=dict, init=False)
     _slab: Tensor | None = attrs.field(default=None, init=False)
@@ -52,7 +49,6 @@ class Offload:
         """Forget what a forward pass without backward left, and make the slab large enough."""
         self._waiting.clear()
         self._fetched.clear()
-        self.packed_bytes = 0
         rows, size = max(0, self.layers - self.keep), hidden.numel()
         if self._slab is None or self._slab.shape[1] < size or self._slab.dtype != hidden.dtype:
             self._slab = torch.empty(rows, size, dtype=hidden.dtype, pin_memory=hidden.is_cuda)
@@ -64,7 +60,6 @@ class Offload:
         assert hidden.is_contiguous()
         assert self._copies is not None
         self._waiting[index] = hidden.shape
-        self.packed_bytes += hidden.nbytes
         self._copies.send(index, hidden, self._row(index))
         return index
 

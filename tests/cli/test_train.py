@@ -126,6 +126,19 @@ def test_a_run_is_resumed_by_its_name_and_by_its_record(
     assert "is finished" in lc("train", run_of(workspace).directory / "record.json").err
 
 
+def test_a_run_from_before_an_option_was_there_is_resumed_by_its_name(
+    lc: Lc, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        after(patch, 2, lambda: control.request(run_of(workspace).directory, "stop"))
+        lc("train", "tiny")
+    record = run_of(workspace).record
+    older = [option for option in record["options"] if option["path"] != "dataset.train_on_overlap"]
+    written = {**record, "options": older, "fingerprint": "of other options"}
+    (run_of(workspace).directory / "record.json").write_text(json.dumps(written), encoding="utf-8")
+    assert "resuming tiny/default/001 at step 2" in lc("train", "tiny/default/001").err
+
+
 def test_what_does_not_change_the_result_may_change_on_a_resume_and_is_written_down(
     lc: Lc, workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

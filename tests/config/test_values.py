@@ -196,6 +196,7 @@ def test_a_relative_path_in_a_flag_is_relative_to_where_one_stands(tmp_path: Pat
     assert parse("texts", Location) == tmp_path / "texts"
     assert parse("/x", Location | None) == Path("/x")
     assert parse("~", Path) == Path.home()
+    assert parse("texts/../a", Path) == tmp_path / "a"  # else the same place would be another run
 
 
 # --- names ------------------------------------------------------------------------------------------

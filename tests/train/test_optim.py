@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from lovecraft import SGD, Adafactor, AdamW, OptimizerConfig
+from lovecraft.errors import ConfigError
 from lovecraft.train.optim import rounding, view
 from lovecraft.train.optim.step import gradient_norm, is_decayed, new_state, update
 
@@ -101,6 +102,20 @@ def test_an_adafactor_step_leaves_a_row_without_gradient_as_it_is() -> None:
         parameter.grad[3] = 0  # as of a token that no block of the step holds
     update(optimizer, ours, new_state(optimizer, ours), step=1, lr=1e-2, seed=0)
     assert all(torch.equal(ours[n][3], before[n][3]) and ours[n].isfinite().all() for n in SHAPES)
+
+
+@pytest.mark.parametrize(
+    ("kind", "wrong"),
+    [
+        (AdamW, {"betas": (1.0, 0.9)}),  # each would divide by zero, or never forget
+        (SGD, {"momentum": 1.0}),
+        (Adafactor, {"decay_rate": 0.5}),
+        (Adafactor, {"eps": (0.0, 1e-3)}),
+    ],
+)
+def test_rates_that_no_step_could_use_are_refused(kind: type[OptimizerConfig], wrong: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        kind(**wrong)
 
 
 def test_decay_spares_norms_embeddings_and_tied_heads() -> None:
