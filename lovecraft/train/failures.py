@@ -3,11 +3,12 @@
 import contextlib
 import errno
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
+from torch import Tensor
 
 from lovecraft.data.blocks import Blocks
 from lovecraft.errors import RunError, TrainingFailed
@@ -18,11 +19,12 @@ SMALLER = (
     "lower batch_size and raise accumulation, set memory.checkpointing to block and memory.offload to block_inputs, "
     "lower memory.loss_chunk or dataset.block_size, or take Adafactor; `lc plan` counts what each takes"
 )
+GENTLER = "lower optimizer.lr, lengthen schedule.warmup, or set max_grad_norm"
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EFBIG)
 
 
 class Diverged(TrainingFailed):
-    """A loss or a gradient is not finite: going on, or starting again with the same options, is of no use."""
+    """A loss, a gradient or a weight is not finite: going on, or starting again with the same options, is of no use."""
 
 
 def refuse_nothing_to_learn(supervised: int, step: int, blocks: Blocks, numbers: Sequence[np.ndarray]) -> None:
@@ -38,9 +40,16 @@ def refuse_not_finite(loss: float, norm: float, step: int, blocks: Blocks, numbe
     if not (math.isfinite(loss) and math.isfinite(norm)):
         raise Diverged(
             f"step {step}: the loss is {loss}, the norm of the gradients {norm} ({_documents(blocks, numbers)}); "
-            "the weights were not changed",
-            hint="lower optimizer.lr, lengthen schedule.warmup, or set max_grad_norm",
+            "the step was not applied",
+            hint=GENTLER,
         )
+
+
+def refuse_ruined(parameters: Mapping[str, Tensor], step: int) -> None:
+    """Raise Diverged when a weight is not finite, which its tensor's sum shows without a copy."""
+    for name, parameter in parameters.items():
+        if not math.isfinite(parameter.detach().sum(dtype=torch.float32)):
+            raise Diverged(f"after step {step}: {name} is not finite; it was not saved", hint=GENTLER)
 
 
 @contextlib.contextmanager

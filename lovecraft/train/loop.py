@@ -16,6 +16,7 @@ import torch
 from lovecraft.config.resolve import resolve
 from lovecraft.config.schema import Save, TrainConfig
 from lovecraft.data.build import Built
+from lovecraft.errors import ModelError
 from lovecraft.models.llama import Llama
 from lovecraft.runs import Run
 from lovecraft.tokenizer import Tokenizer
@@ -48,8 +49,8 @@ class Outcome:
 def train(config: TrainConfig, run: Run, built: Built, tokenizer: Tokenizer) -> Outcome:
     """Train `run` from where it is to its last step, or until it is told to stop.
 
-    Raises TrainingFailed when a loss or gradient is not finite or memory runs out, RunError when another process
-    trains this run or its directory cannot be written.
+    Raises TrainingFailed when a loss, gradient or weight is not finite or memory runs out, RunError when another
+    process trains this run or its directory cannot be written.
     """
     save = None if config.save is None else resolve(config.save)
     with failures.recorded(run), controlled(run.directory, config.max_minutes) as control:
@@ -137,15 +138,19 @@ def _evaluate(t: Training, metrics: Metrics, display: Display) -> bool:
     config = t.config.eval
     if config is None or t.held_out is None:
         return False
-    found = evaluate(
-        t.model,
-        t.held_out,
-        eos_id=t.tokenizer.eos_id,
-        batch_size=t.config.batch_size,
-        loss_chunk=t.config.memory.loss_chunk,
-        max_blocks=config.max_blocks,
-    )
     step = t.progress.step
+    try:
+        found = evaluate(
+            t.model,
+            t.held_out,
+            eos_id=t.tokenizer.eos_id,
+            batch_size=t.config.batch_size,
+            loss_chunk=t.config.memory.loss_chunk,
+            max_blocks=config.max_blocks,
+        )
+    except ModelError as error:  # before the first step the model is to blame, after it the options
+        hint = failures.GENTLER if step else error.hint
+        raise failures.Diverged(f"after step {step}: {error.message}", hint=hint) from None
     metrics.write(step=step, split=config.split, loss=found.loss, tokens=found.tokens)
     display.say(f"step {step}: {config.split} loss {found.loss:.4f}, perplexity {found.perplexity:.2f}")
     for prompt in config.prompts:
@@ -167,6 +172,7 @@ def _wants_saving(save: Save, step: int, is_last: bool, improved: bool, reason: 
 
 
 def _save(t: Training, metrics: Metrics, save: Save) -> None:
+    failures.refuse_ruined(t.parameters, t.progress.step)
     progress = attrs.evolve(t.progress, metrics_bytes=metrics.sync())
     state.save(
         t.run.directory,

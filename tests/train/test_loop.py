@@ -16,7 +16,7 @@ from lovecraft.data.blocks import CONTEXT, LENGTH
 from lovecraft.errors import ConfigError, RunError, TrainingFailed
 from lovecraft.runs import Run
 from lovecraft.tokenizer import load_tokenizer
-from lovecraft.train import loop, optim, state
+from lovecraft.train import evaluate, loop, optim, state
 from lovecraft.train.control import only_one
 from lovecraft.train.schedule import multiplier
 from tests.train.bench import Bench, rows
@@ -148,10 +148,45 @@ def test_nan_stops_before_the_update_and_names_step_and_documents(
     with pytest.raises(TrainingFailed, match=r"step 3: .* nan .*\((document )?(documents )?[ab]\.txt") as caught:
         bench.train(bench.config(save__every=2), run)
     assert caught.value.exit_code == 3
+    assert "the step was not applied" in caught.value.message
     assert "optimizer.lr" in caught.value.hint
     assert run.status["status"] == "failed"
     assert run.status["reason"] == "not finite"
     assert list(state.checkpoints(run.directory)) == [2]
+
+
+def ruin(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Let the update of one step leave a NaN in the weights."""
+
+    def updated(config: object, parameters: dict[str, Tensor], *args: object, step: int, **kwargs: object) -> None:
+        update(config, parameters, *args, step=step, **kwargs)  # type: ignore[arg-type]
+        if step == at:
+            next(iter(parameters.values())).data.view(-1)[0] = torch.nan
+
+    at, update = step, loop.update
+    monkeypatch.setattr(loop, "update", updated)
+
+
+def test_a_held_out_loss_that_is_not_finite_is_a_failure(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = bench.run()
+    monkeypatch.setattr(evaluate, "linear_cross_entropy", lambda *_: torch.tensor(torch.nan))
+    with pytest.raises(TrainingFailed, match="after step 0: the model's logits are not finite") as caught:
+        bench.train(bench.config(), run)
+    assert "weights are damaged" in caught.value.hint
+    assert (run.status["status"], run.status["reason"]) == ("failed", "not finite")
+
+
+@pytest.mark.parametrize("changes", [{"save__every": 1}, {"max_steps": 3}, {"save__every": 1, "eval": None}])
+def test_ruined_weights_are_not_saved(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, changes: dict[str, object]
+) -> None:
+    run = bench.run()
+    ruin(monkeypatch, step=3)
+    with pytest.raises(TrainingFailed, match=r"after step 3: .* not finite") as caught:
+        bench.train(bench.config(**changes), run)
+    assert "optimizer.lr" in caught.value.hint
+    assert (run.status["status"], run.status["reason"]) == ("failed", "not finite")
+    assert list(state.checkpoints(run.directory)) == ([1, 2] if "save__every" in changes else [])
 
 
 def test_running_out_of_memory_names_the_knobs_and_may_be_resumed(
