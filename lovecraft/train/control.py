@@ -4,7 +4,9 @@ The loop asks `reason` once after each step, so what it is told takes effect bet
 """
 
 import contextlib
+import os
 import signal
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +22,7 @@ from lovecraft.runs import Run
 LOCK = "lock"
 REQUEST = "stop"
 REQUESTS = ("stop", "save", "abort")
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 DIVERGED = "not finite"  # the reason in the status of a run that the same options would only end again
 
 
@@ -62,10 +64,9 @@ def only_one(directory: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=0.5)  # `is_running` holds it for a moment
     except Timeout:
-        pid = Run(directory).status.get("pid", "unknown")
-        raise RunError(
-            f"{directory} is being trained by process {pid}", hint=f"`lc stop {directory}` ends it"
-        ) from None
+        run = Run(directory)
+        pid = run.status.get("pid", "unknown")
+        raise RunError(f"{run.name} is being trained by process {pid}", hint=f"`lc stop {run.name}` ends it") from None
     except OSError as error:
         raise RunError(
             f"{directory} is not writable: {error.strerror}", hint="make it writable, or give --new"
@@ -107,6 +108,8 @@ def take_request(directory: Path) -> str:
 def _listening(control: Control) -> Iterator[None]:
     """Note the first signal; the second finds the handlers as they were before, and ends the process at once."""
     previous = {number: signal.getsignal(number) for number in SIGNALS}
+    if previous[signal.SIGHUP] == signal.SIG_IGN:  # nohup: the training outlives its terminal
+        del previous[signal.SIGHUP]
 
     def restore() -> None:
         for number, handler in previous.items():
@@ -114,11 +117,22 @@ def _listening(control: Control) -> Iterator[None]:
 
     def note(number: int, _: FrameType | None) -> None:
         control.received = signal.Signals(number)
+        if number == signal.SIGHUP:
+            _leave_terminal()
         restore()
 
-    for number in SIGNALS:
+    for number in previous:
         signal.signal(number, note)
     try:
         yield
     finally:
         restore()
+
+
+def _leave_terminal() -> None:
+    """Let what went to a terminal go nowhere: one that is gone refuses it, and saving comes first."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        if stat.S_ISCHR(os.fstat(stream).st_mode):
+            os.dup2(nowhere, stream)
+    os.close(nowhere)

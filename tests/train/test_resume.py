@@ -2,6 +2,7 @@
 
 import errno
 import os
+import pty
 import signal
 from collections.abc import Callable
 
@@ -13,7 +14,7 @@ from torch import Tensor
 from lovecraft import SGD, Adafactor, device
 from lovecraft.errors import RunError
 from lovecraft.runs import Run
-from lovecraft.train import control, loop, state
+from lovecraft.train import control, display, loop, state
 from tests.train import children
 from tests.train.bench import Bench, rows
 
@@ -115,7 +116,7 @@ def test_killed_before_the_first_checkpoint_starts_again(bench: Bench) -> None:
 # --- signals and requests -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_the_training_after_its_step_with_a_checkpoint(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
@@ -126,6 +127,32 @@ def test_a_signal_ends_the_training_after_its_step_with_a_checkpoint(
     assert (outcome.step, outcome.reason) == (2, number.name)
     assert list(state.checkpoints(run.directory)) == [2]
     assert signal.getsignal(number) is handler
+
+
+def test_under_nohup_a_training_outlives_its_terminal(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        after(monkeypatch, 2, lambda: signal.raise_signal(signal.SIGHUP))
+        assert bench.train(bench.config(), bench.run()).reason == ""
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_what_went_to_a_closed_terminal_goes_nowhere_and_saving_goes_on(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, printed = bench.run(), os.dup(2)
+    ours, terminal = pty.openpty()
+    os.dup2(terminal, 2)
+    os.close(terminal)
+    monkeypatch.setattr(display, "LINE_SECONDS", 0.0)
+    after(monkeypatch, 2, lambda: (os.close(ours), signal.raise_signal(signal.SIGHUP)))
+    try:
+        assert bench.train(bench.config(), run).reason == "SIGHUP"
+    finally:
+        os.dup2(printed, 2)
+        os.close(printed)
+    assert list(state.checkpoints(run.directory)) == [2]
 
 
 def test_a_second_signal_ends_it_at_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
