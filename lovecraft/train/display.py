@@ -6,8 +6,10 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 LINE_SECONDS = 5.0
+WIDE = 100  # columns; a narrower terminal shows neither lr nor memory
 SMOOTHING = 0.9  # of the loss that is shown beside the step's own
 
 
@@ -16,8 +18,15 @@ class Display:
 
     def __init__(self, total: int, step: int) -> None:
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
-        columns = (TextColumn("step"), MofNCompleteColumn(), BarColumn(None), TextColumn("{task.fields[row]}"))
-        self._bar = Progress(*columns, TimeRemainingColumn(), console=self._console, expand=True, refresh_per_second=2)
+        whole = Column(no_wrap=True)
+        columns = (
+            TextColumn("step"),
+            MofNCompleteColumn(table_column=whole),
+            BarColumn(None),
+            TextColumn("{task.fields[row]}"),
+            TimeRemainingColumn(table_column=whole),
+        )
+        self._bar = Progress(*columns, console=self._console, expand=True, refresh_per_second=2)
         self._task = self._bar.add_task("", total=total, completed=step, row="")
         self._total, self._first = total, step
         self._smooth: float | None = None
@@ -40,10 +49,9 @@ class Display:
         """Show a training row of metrics.jsonl."""
         loss = row["loss"]
         self._smooth = loss if self._smooth is None else SMOOTHING * self._smooth + (1 - SMOOTHING) * loss
-        text = (
-            f"loss {loss:.3f} (ema {self._smooth:.3f}) · lr {row['lr']:.1e} · "
-            f"{row['tokens_per_second']:,.0f} tok/s · {row['memory'] / 1e9:.1f} GB"
-        )
+        narrow = self._console.is_terminal and self._console.width < WIDE
+        lr, memory = ("", "") if narrow else (f"lr {row['lr']:.1e} · ", f" · {row['memory'] / 1e9:.1f} GB")
+        text = f"loss {loss:.3f} (ema {self._smooth:.3f}) · {lr}{row['tokens_per_second']:,.0f} tok/s{memory}"
         self._bar.update(self._task, completed=row["step"], row=text)
         now = time.monotonic()
         if not self._console.is_terminal and (now - self._last >= LINE_SECONDS or row["step"] == self._total):

@@ -1,4 +1,5 @@
 import pytest
+from rich.text import Text
 
 from lovecraft.train import display
 
@@ -24,6 +25,24 @@ def test_lines_come_every_few_seconds(capfd: pytest.CaptureFixture[str], monkeyp
     with display.Display(total=9, step=0) as shown:
         shown.show(ROW)
     assert capfd.readouterr().err.startswith("step 1/9")
+
+
+@pytest.mark.parametrize(
+    ("columns", "shown"), [(80, "loss 4.000 (ema 4.000) · 512 tok/s"), (120, "512 tok/s · 2.1 GB")]
+)
+def test_a_narrow_terminal_shows_step_and_time_left_whole(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: int, shown: str
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", str(columns))
+    with display.Display(total=12_000, step=7_000) as bar:
+        bar.show({**ROW, "step": 7_001})
+    line = Text.from_ansi(capfd.readouterr().err).plain
+    assert "7001/12000 " in line
+    assert shown in line
+    assert "…" not in line
+    assert ("lr 1.0e-04" in line) == (columns == 120)
 
 
 def test_at_a_terminal_there_is_a_bar(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
