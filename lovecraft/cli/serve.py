@@ -6,6 +6,7 @@ class beside the config gives their values.
 
 import argparse
 import logging
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -39,13 +40,28 @@ def run(args: argparse.Namespace) -> int:
 
     def ready(url: str, served: service.Served) -> None:
         console.say(f"serving {name} at {url}/v1, context {served.engine.context} tokens; Ctrl-C ends it. Try:")
-        console.say(f"  lc generate --url {url} 'The old lighthouse'")
-        body = f'{{"model": "{name}", "prompt": "The old lighthouse", "max_tokens": 64}}'
-        console.say(f"  curl {url}/v1/completions -H 'Content-Type: application/json' -d '{body}'")
+        for line in _examples(url, name, config.api_key_file):
+            console.say(f"  {line}")
 
     console.say(f"loading {directory}")
     server.run(config, name, lambda: service.load(directory, config), ready)
+    if sys.stderr.isatty():
+        console.say()  # the terminal's ^C stands at the beginning of a line
     return 0
+
+
+def _examples(url: str, name: str, keys: Path | None) -> list[str]:
+    """Return commands that ask the server from this machine."""
+    url = url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")  # any address is none to ask
+    flag = bearer = ""
+    if keys:
+        file = shlex.quote(str(keys))
+        flag, bearer = f" --api-key-file {file}", f""" -H "Authorization: Bearer $(grep -m1 '^[^#]' {file})\""""
+    body = f'{{"model": "{name}", "prompt": "The old lighthouse", "max_tokens": 64}}'
+    return [
+        f"lc generate --url {url}{flag} 'The old lighthouse'",
+        f"curl {url}/v1/completions{bearer} -H 'Content-Type: application/json' -d '{body}'",
+    ]
 
 
 def find_served(word: str | None, checkpoint: str) -> tuple[Path, str, Any]:

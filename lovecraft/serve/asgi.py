@@ -120,7 +120,8 @@ async def answer_error(request: Request, error: Exception) -> Response:
         case RequestError():
             return error_response(error)
         case HTTPException():
-            message = f"{request.method} {request.scope['path']}: {error.detail}"
+            detail = "this server has only /v1/completions and /v1/models" if error.status_code == 404 else error.detail
+            message = f"{request.method} {request.scope['path']}: {detail}"
             return error_response(RequestError(message, status=error.status_code), error.headers)
         case ClientDisconnect():
             return Response(status_code=400)  # nobody reads it

@@ -3,6 +3,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -106,6 +107,51 @@ def test_wrong_options_are_exit_2(lc: Any, tmp_path: Path, words: list[str], sai
     outcome = lc("serve", tiny_model_dir(tmp_path / "tiny"), *words)
     assert outcome.code == 2
     assert said in outcome.err
+
+
+Said = Callable[..., str]
+
+
+@pytest.fixture
+def said(lc: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Said:
+    """Return a function that gives what `lc serve` says when it is ready at a URL, and ends."""
+
+    def one(url: str, *words: str | Path) -> str:
+        served = SimpleNamespace(engine=SimpleNamespace(context=64))
+        monkeypatch.setattr("lovecraft.serve.server.run", lambda config, name, load, ready: ready(url, served))
+        return lc("serve", tiny_model_dir(tmp_path / "tiny"), *words).err
+
+    return one
+
+
+@pytest.mark.parametrize(
+    ("url", "there"),
+    [
+        ("http://0.0.0.0:80", "http://127.0.0.1:80"),
+        ("http://[::]:80", "http://[::1]:80"),
+        ("http://10.0.0.0:80", "http://10.0.0.0:80"),
+    ],
+)
+def test_examples_ask_an_address_that_can_be_asked(said: Said, url: str, there: str) -> None:
+    words = said(url)
+    assert f"serving tiny at {url}/v1" in words
+    assert f"lc generate --url {there} 'The" in words
+    assert f"curl {there}/v1/completions -H 'Content" in words
+
+
+def test_examples_give_the_key(said: Said, tmp_path: Path) -> None:
+    file = tmp_path / "my keys"
+    file.write_text("# ours\n\nsesame\nother\n")
+    words = said("http://127.0.0.1:80", "--api-key-file", file)
+    assert f"lc generate --url http://127.0.0.1:80 --api-key-file '{file}' 'The" in words
+    curl = next(line for line in words.splitlines() if line.startswith("  curl"))
+    sent = subprocess.run(["bash", "-c", curl.replace("curl", "printf '%s\n'", 1)], capture_output=True, text=True)
+    assert "Authorization: Bearer sesame" in sent.stdout.splitlines()
+
+
+def test_shell_prompt_comes_on_a_line_of_its_own(said: Said, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert said("http://127.0.0.1:80").endswith("'\n\n")
 
 
 def test_missing_model_is_exit_2(lc: Any, workspace: Path) -> None:

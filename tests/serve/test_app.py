@@ -222,7 +222,8 @@ def test_content_type_may_name_its_charset(client: TestClient) -> None:
 
 def test_unknown_paths_and_methods_have_openais_errors(client: TestClient) -> None:
     assert "nope" in error_of(client.get("/v1/nope"), 404)["message"]
-    error_of(client.post("/v1/embeddings", json={}), 404)
+    chat = error_of(client.post("/v1/chat/completions", json={}), 404)
+    assert chat["message"].startswith("POST /v1/chat/completions: this server has only /v1/completions")
     error_of(client.get("/"), 404)
     for method in ("GET", "PUT", "OPTIONS", "DELETE"):
         response = client.request(method, "/v1/completions")

@@ -65,6 +65,7 @@ def test_stream_that_breaks_off_is_an_error(answer: Answer) -> None:
         HEAD + b'\r\ndata: {"choices": []}\n\n',
         HEAD + b"Content-Length: 500\r\n\r\ndata: {}\n\n",
         HEAD + b"Transfer-Encoding: chunked\r\n\r\n10\r\ndata",
+        HEAD + b'\r\ndata: {"choi',
     ):
         with pytest.raises(ServeError, match="broke off"):
             list(complete(answer(raw), BODY))
@@ -82,13 +83,44 @@ def test_answer_that_is_not_openais_is_shown(answer: Answer) -> None:
         first_model(url)
 
 
+def test_web_page_is_not_shown_but_named_by_its_status(answer: Answer) -> None:
+    url = answer(b"HTTP/1.1 404 Not Found\r\nContent-Length: 15\r\n\r\n<!DOCTYPE html>")
+    with pytest.raises(ServeError, match=r"404: Not Found$") as caught:
+        first_model(url)
+    assert "OpenAI" in caught.value.hint
+
+
+@pytest.mark.parametrize("body", [b"<!DOCTYPE html>", b"[]", b'{"data": [1]}', b"{}"])
+def test_answer_without_a_list_of_models_is_an_error(answer: Answer, body: bytes) -> None:
+    with pytest.raises(ServeError, match="no list of models") as caught:
+        first_model(answer(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)))
+    assert "OpenAI" in caught.value.hint
+
+
+def test_refused_key_says_how_to_give_one(answer: Answer) -> None:
+    url = answer(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 4\r\n\r\nkey?")
+    with pytest.raises(ServeError, match="401: key") as caught:
+        first_model(url)
+    assert "--api-key-file FILE" in caught.value.hint
+    with pytest.raises(ServeError) as caught:
+        first_model(url, "wrong")
+    assert not caught.value.hint
+
+
 def test_no_models_is_an_error(answer: Answer) -> None:
     with pytest.raises(ServeError, match="lists no model"):
         first_model(answer(b'HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\n{"data": []}'))
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "nonsense", "http://"])
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "http://"])
 def test_no_server_is_an_error_with_a_hint(url: str) -> None:
     with pytest.raises(ServeError, match="cannot reach") as caught:
         list(complete(url, BODY))
     assert "lc serve" in caught.value.hint
+
+
+@pytest.mark.parametrize("url", ["nonsense", "file:///etc", "127.0.0.1:8000"])
+def test_what_is_no_url_is_named_with_one(url: str) -> None:
+    with pytest.raises(ServeError, match=f"'{url}' is not a server's URL") as caught:
+        first_model(url)
+    assert "http://" in caught.value.hint
