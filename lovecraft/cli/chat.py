@@ -39,24 +39,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Read lines and answer them until the end of the input."""
+    from lovecraft.chat_template import render
     from lovecraft.engine.generate import load
     from lovecraft.tokenizer import load_tokenizer
 
-    path = find_served(args.target, args.checkpoint)[0]
+    path, name, _ = find_served(args.target, args.checkpoint)
+    render(path, [*_begin(args.system), {"role": "user", "content": "Hello."}])  # what cannot chat is refused now
+    console.say(f"loading {path}")
     tokenizer = load_tokenizer(path)
     model, slot = load(path, device="auto", dtype="auto", max_context=None)
+    console.say(f"this is {name}; /new, /system TEXT, /save FILE and /quit are commands")
     messages = _begin(args.system)
     while True:
-        if sys.stdin.isatty():
-            sys.stderr.write("> ")
-            sys.stderr.flush()
-        line = sys.stdin.readline()
+        line = _ask()
         if not line or line.strip() == "/quit":
             return 0
         try:
             messages = _turn(args, line.strip(), messages, model, slot, tokenizer)
         except LovecraftError as error:  # this turn failed; the conversation goes on
             console.say(f"error: {error.message}")
+
+
+def _ask() -> str:
+    """Return the next line; "" at the end of the input. At a terminal the shell's prompt then gets its own line."""
+    prompt = sys.stdin.isatty()
+    if prompt:
+        sys.stderr.write("> ")
+        sys.stderr.flush()
+    line = ""
+    try:
+        line = sys.stdin.readline()
+    finally:  # Ctrl-C too
+        if prompt and not line:
+            console.say()
+    return line
 
 
 def _begin(system: str | None) -> Messages:
@@ -72,8 +88,10 @@ def _turn(
         case "":
             return messages
         case "/new":
+            console.say("a new conversation")
             return _begin(args.system)
         case "/system":
+            console.say(f"a new conversation, {'with this' if rest else 'without a'} system message")
             return _begin(rest)
         case "/save":
             if not rest:
@@ -82,10 +100,10 @@ def _turn(
                 Path(rest).write_text(json.dumps(messages, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
             except OSError as error:
                 raise LovecraftError(f"{rest} cannot be written: {error.strerror}") from None
-            console.say(f"saved {len(messages)} messages to {rest}")
+            console.say(f"saved to {rest}")
             return messages
         case _ if command.startswith("/"):
-            raise LovecraftError(f"no command {command}; there are /system, /new, /save and /quit")
+            raise LovecraftError(f"no command {command}; there are /new, /system, /save and /quit")
     asked = [*messages, {"role": "user", "content": line}]
     return [*asked, {"role": "assistant", "content": _answer(args, asked, model, slot, tokenizer)}]
 

@@ -285,7 +285,7 @@ class ServeConfig(Config):
     host: str = "127.0.0.1"
     """Address to listen on; another than this machine's own needs api_key_file."""
 
-    port: Annotated[int, ge(0)] = 8000
+    port: Annotated[int, ge(0), le(65535)] = 8000
     """Port to listen on; 0 takes a free one."""
 
     name: str | None = None

@@ -66,10 +66,10 @@ def bind(host: str, port: int) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
         listener.listen()
-    except (OSError, OverflowError) as error:  # OverflowError: no such port
+    except OSError as error:
         listener.close()
         hint = "stop what listens there, or give another --port (0 takes a free one)"
-        raise ServeError(f"cannot listen on {host}:{port}: {getattr(error, 'strerror', error)}", hint=hint) from None
+        raise ServeError(f"cannot listen on {host}:{port}: {error.strerror}", hint=hint) from None
     return listener
 
 

@@ -48,12 +48,58 @@ def test_a_command_that_is_none_is_said_and_the_conversation_goes_on(lc, model, 
     assert outcome.out
 
 
-def test_a_model_without_a_template_is_refused_with_what_to_use_instead(tmp_path):
+def test_commands_are_listed_first_and_answered(lc, model, monkeypatch, tmp_path):
+    lines = f"/new\n/system Be brief.\n/save {tmp_path}/talk.json\n/system\n"
+    monkeypatch.setattr(sys, "stdin", io.StringIO(lines))
+
+    outcome = lc("chat", model)
+
+    assert outcome.err.splitlines() == [
+        f"loading {model}",
+        "this is model; /new, /system TEXT, /save FILE and /quit are commands",
+        "a new conversation",
+        "a new conversation, with this system message",
+        f"saved to {tmp_path}/talk.json",
+        "a new conversation, without a system message",
+    ]
+    assert json.loads((tmp_path / "talk.json").read_text()) == [{"role": "system", "content": "Be brief."}]
+
+
+class Terminal(io.StringIO):
+    """A keyboard at which Ctrl-C is pressed, or Ctrl-D."""
+
+    def __init__(self, interrupted: bool) -> None:
+        super().__init__()
+        self.interrupted = interrupted
+
+    def isatty(self) -> bool:
+        return True
+
+    def readline(self, *_: int) -> str:
+        if self.interrupted:
+            raise KeyboardInterrupt
+        return ""
+
+
+@pytest.mark.parametrize(("interrupted", "code"), [(True, 130), (False, 0)])
+def test_leaving_at_the_prompt_ends_its_line(lc, model, monkeypatch, interrupted, code):
+    monkeypatch.setattr(sys, "stdin", Terminal(interrupted))
+
+    outcome = lc("chat", model)
+
+    assert outcome.code == code
+    assert outcome.err.endswith("commands\n> \n")
+
+
+def test_a_model_without_a_template_is_refused_at_once_with_what_to_use_instead(lc, tmp_path):
     path = tiny_model_dir(tmp_path / "model")
 
-    with pytest.raises(ModelError, match="no chat template") as error:
-        render(path, [{"role": "user", "content": "Hello."}])
-    assert "lc generate" in error.value.hint
+    outcome = lc("chat", path)
+
+    assert outcome.code == 2
+    assert "no chat template" in outcome.err
+    assert "lc generate" in outcome.err
+    assert "loading" not in outcome.err
 
 
 def test_a_template_is_sandboxed_and_may_refuse(model):

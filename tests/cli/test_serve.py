@@ -96,6 +96,7 @@ def test_port_in_use_is_exit_2_with_a_hint(lc: Any, tmp_path: Path) -> None:
     [
         (["--host", "0.0.0.0"], "no API key"),
         (["--port", "x"], "--port"),
+        (["--port", "99999"], "at most 65535"),
         (["--prot", "1"], "--port"),
         (["--context", "never"], "--context"),
         (["--port", "0", "--max-context", "100000"], "max_context is 100000"),

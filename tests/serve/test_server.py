@@ -35,8 +35,6 @@ def test_port_is_taken_before_the_model_is_loaded() -> None:
 def test_unknown_host_is_named() -> None:
     with pytest.raises(ServeError, match=r"256\.0\.0\.1"):
         bind("256.0.0.1", 0)
-    with pytest.raises(ServeError, match="99999"):
-        bind("127.0.0.1", 99_999)
 
 
 def test_what_loading_raises_ends_the_server() -> None:
