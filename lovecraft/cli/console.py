@@ -9,6 +9,8 @@ from typing import Any, TextIO
 from lovecraft.config.diff import Change
 from lovecraft.config.render import columns, text_of
 
+NAMES = ("config", "option", "origin", "run")  # columns that are read as one word, and copied: never broken into lines
+
 
 def out(text: str) -> None:
     """Print data to stdout."""
@@ -49,13 +51,14 @@ def table(
     from rich.console import Console
     from rich.table import Table
 
-    grid = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    grid = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     for i, head in enumerate(heads):
         grid.add_column(
             head,
             style=styles[i] if i < len(styles) else "",
             justify="right" if head in right else "left",
-            overflow="fold",
+            overflow="ellipsis" if head in NAMES else "fold",
+            no_wrap=head in NAMES,
         )
     for row in rows:
         grid.add_row(*row)

@@ -13,7 +13,7 @@ from lovecraft.config.render import columns
 def explain(name: str, command: ModuleType, parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """Print a command's help to stdout."""
     usage = getattr(command, "USAGE", "CONFIG [--option value …]")
-    console.out(f"usage: lc {name} {usage}\n\n{COMMANDS[name]}")
+    console.out(f"usage: lc {name} {usage}".rstrip() + f"\n\n{COMMANDS[name]}")
     if words := (command.__doc__ or "").partition("\n\n")[2].strip():
         console.out("\n" + words)
     flags = [(_spelled(action), action.help or "") for action in parser._actions]

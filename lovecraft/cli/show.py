@@ -4,18 +4,22 @@ Of a run it prints what the run recorded; of a model directory its family, size,
 """
 
 import argparse
+import shutil
+import sys
 from typing import Any
 
 import attrs
 
 from lovecraft.cli import console, options, target
 from lovecraft.config import diff, record, render
+from lovecraft.config.diff import Entry
 from lovecraft.config.load import Loaded
-from lovecraft.config.resolve import Row, rows
+from lovecraft.config.resolve import Row, all_rows
 from lovecraft.errors import ConfigError
 
 USAGE = "CONFIG|RUN|MODEL [--diff[=parent]] [--why OPTION] [--json | --python] [--option value …]"
 EXAMPLE = "lc show finetune_lovecraft --dataset.block-size 8192 --diff"
+NARROW = 100  # columns
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,6 +43,8 @@ def run(args: argparse.Namespace) -> int:
     if model is not None:
         from lovecraft.cli.model_card import card
 
+        if args.diff or args.why or args.python or args.options:
+            raise ConfigError(f"{args.target} is a model, which has no options", hint="of a model only --json is known")
         return card(model, as_json=args.json)
     if args.why:
         _why(target.load_config(args), args.why)
@@ -52,9 +58,18 @@ def run(args: argparse.Namespace) -> int:
     elif args.json:
         console.out_json(as_json(args))
     else:
-        lines = [(e.path, render.text_of(e.value), e.origin, e.comment) for e in target.entries(args)]
-        console.table(lines, ("option", "value", "origin", "reason"), styles=("bold", "cyan", "dim", "italic"))
+        _table(target.entries(args))
     return 0
+
+
+def _table(entries: list[Entry]) -> None:
+    """Print an option a line; where four columns would be slivers, the reason stands below the origin."""
+    heads, lines = ["option", "value", "origin", "reason"], []
+    narrow = console.fancy(sys.stdout) and shutil.get_terminal_size().columns < NARROW
+    for e in entries:
+        line = [e.path, render.text_of(e.value), e.origin, e.comment]
+        lines.append([*line[:2], "\n# ".join(filter(None, line[2:]))] if narrow else line)
+    console.table(lines, heads[:3] if narrow else heads, styles=("bold", "cyan", "dim", "italic"))
 
 
 def as_json(args: argparse.Namespace) -> dict[str, Any]:
@@ -70,7 +85,7 @@ def as_json(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _why(loaded: Loaded, option: str) -> None:
-    found: dict[str, Row] = {row.path: row for row in rows(loaded.cls)}
+    found: dict[str, Row] = {row.path: row for row in all_rows(loaded.cls)}
     path = option.removeprefix("--").replace("-", "_")
     if path not in found:
         close = " or ".join(options.nearest(path, found))

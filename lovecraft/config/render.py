@@ -41,7 +41,11 @@ def why(row: Row, root: Path | None) -> str:
 
 
 def _spell(value: Any, root: Path | None) -> str:
-    return base.library_class(value).__name__ if isinstance(value, type) else text_of(value, root)
+    if not isinstance(value, type):
+        return text_of(value, root)
+    own, library = base.named(value), base.library_class(value).__name__
+    module = own.__module__.removeprefix("projects.").replace(".", "/")
+    return library if own is base.library_class(own) else f"{library}, as {module}:{own.__qualname__}"
 
 
 def changes(found: Iterable[Change], a: str = "-", b: str = "+") -> str:

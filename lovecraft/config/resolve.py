@@ -134,7 +134,16 @@ def rows(cls: Any) -> list[Row]:
     A swappable or optional section has a row of its own, whose value is its library class's name or None.
     Raises ConfigError like `resolve`.
     """
+    return [row for row in all_rows(cls) if row.option.section is None or _varies(row.option)]
+
+
+def all_rows(cls: Any) -> list[Row]:
+    """Return the rows of a config class and one of each section, also of those that are what they are."""
     return list(_rows(cls, resolve(cls), ""))
+
+
+def _varies(section: Option) -> bool:
+    return section.optional or len(choices(section.section)) > 1
 
 
 def rows_so_far(cls: Any) -> list[Row]:
@@ -156,8 +165,7 @@ def _rows(cls: Any, config: Any, path: str, around: Row | None = None) -> Iterat
         if option.section is None:
             yield row
             continue
-        if option.optional or len(choices(option.section)) > 1:
-            yield attrs.evolve(row, value=None if value is None else base.library_class(type(value)).__name__)
+        yield attrs.evolve(row, value=None if value is None else base.library_class(type(value)).__name__)
         if value is not None:
             raw, _ = history[0]
             yield from _rows(raw if isinstance(raw, type) else type(value), value, f"{path}{name}.", row)

@@ -41,6 +41,7 @@ def test_every_command_explains_itself_with_an_example(lc: Command, name: str) -
     done = lc(name, "--help")
     assert (done.code, done.err) == (0, "")
     assert done.out.startswith(f"usage: lc {name}")
+    assert not done.out.partition("\n")[0].endswith(" ")
     assert COMMANDS[name] in done.out
     assert done.out.endswith(f"\nexample: {command.EXAMPLE}\n")
     assert command.EXAMPLE.startswith(f"lc {name}")
@@ -245,6 +246,16 @@ def test_a_terminal_gets_the_same_words_in_a_table(
     plain = lc("ls").out.split()
     monkeypatch.setattr(console, "fancy", lambda stream: True)
     assert lc("ls").out.split() == plain
+
+
+@pytest.mark.parametrize("width", [80, 50])
+def test_a_name_in_a_table_is_never_broken_into_lines(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], width: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setattr(console, "fancy", lambda stream: True)
+    console.table([("source", "/long" * 30, "projects/my_texts/default.py:9")], ("option", "value", "origin"))
+    assert "projects/my_texts/default.py:9" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

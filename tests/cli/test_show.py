@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from lovecraft.cli import console
 from lovecraft.config import record
 from lovecraft.config.load import forget, load
 from lovecraft.config.resolve import rows
@@ -68,6 +69,21 @@ def test_flags_are_origins(lc: Command, workspace: Path) -> None:
     assert found["dataset.shuffle"] == ["false", "--no-dataset.shuffle"]
 
 
+def test_a_narrow_terminal_has_the_reason_below_the_origin(
+    lc: Command, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "fancy", lambda stream: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = [line.split() for line in lc("show", "texts").out.splitlines()]
+    assert lines[0] == ["option", "value", "origin"]
+    at = lines.index(["validation", "c.txt", "projects/texts/default.py:8"])
+    assert lines[at + 1] == ["#", "held", "out"]
+    monkeypatch.setenv("COLUMNS", "120")
+    assert ["validation", "c.txt", "projects/texts/default.py:8", "held", "out"] in [
+        line.split() for line in lc("show", "texts").out.splitlines()
+    ]
+
+
 # --- differences ------------------------------------------------------------------------------------
 
 
@@ -123,6 +139,20 @@ def test_why_shows_the_whole_chain(lc: Command, workspace: Path, name: str) -> N
         ["was", "2e-05", lines[2].split()[2]],
     ]
     assert lines[-1] == "Peak learning rate."
+
+
+def test_why_of_a_section_shows_the_class_and_where_it_was_wired(lc: Command, workspace: Path) -> None:
+    lines = lc("show", "tiny", "--why", "dataset").out.splitlines()
+    assert lines[0].split() == [
+        "dataset",
+        "DatasetConfig,",
+        "as",
+        "texts/default:Dataset",
+        "projects/tiny/default.py:7",
+    ]
+    lines = lc("show", "tiny", "--why", "optimizer").out.splitlines()
+    assert lines[0].split() == ["optimizer", "AdamW,", "as", "workspace:Optimizer", "workspace.py:19"]
+    assert lines[1].split()[:2] == ["was", "AdamW"]
 
 
 def test_why_of_an_unknown_option_suggests_one(lc: Command, workspace: Path) -> None:
@@ -217,6 +247,14 @@ def test_a_damaged_record_is_named(lc: Command, run: Path) -> None:
     done = lc("show", "tiny/default/001")
     assert done.code == 2
     assert done.err.startswith(f"error: {run}/record.json: not a readable record")
+
+
+def test_a_flag_for_configs_is_refused_of_a_model(lc: Command, workspace: Path, write: Write) -> None:
+    write("models/tiny/config.json", "{}")
+    for words in (["--diff"], ["--why", "lr"], ["--python"], ["--seed", "3"]):
+        done = lc("show", "models/tiny", *words)
+        assert (done.code, done.out) == (2, "")
+        assert done.err.startswith("error: models/tiny is a model, which has no options")
 
 
 # --- bad input --------------------------------------------------------------------------------------
