@@ -51,4 +51,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _change(name: str, before: object, now: object) -> str:
-    return f"{name}: content has changed" if name in ("corpus", "tokenizer") else f"{name}: {before} → {now}"
+    if name in ("corpus", "tokenizer"):
+        return f"{name}: content has changed"
+    return f"{'stride' if name == 'shared' else name}: {before} → {now}"

@@ -6,6 +6,7 @@ model's, or the workspace's Model's. Blocks are numbered within their document, 
 
 import argparse
 import json
+import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +19,6 @@ from lovecraft.config import values
 from lovecraft.config.schema import DatasetConfig
 from lovecraft.data.options import SPLITS
 from lovecraft.errors import DataError
-from lovecraft.files import write_atomic
 
 if TYPE_CHECKING:
     from lovecraft.data.blocks import Blocks
@@ -30,7 +30,7 @@ EXAMPLE = "lc data lovecraft_dataset/k4 --blocks -n 3"
 
 COLUMNS = ("documents", "characters", "tokens", "blocks", "supervised_tokens", "dropped_tokens")
 FEW = 3  # blocks printed where -n does not say how many
-FIRST_LINES, WIDTH = 5, 100  # what is shown of a document
+FIRST_LINES, WIDTH = 5, 100  # what is shown of a document where there is no terminal to say how wide it is
 BAR = 50  # characters of the longest bar
 STYLES = {"overlap": "\033[2m", "text": "", "special": "\033[1;35m"}
 
@@ -73,9 +73,14 @@ def run(args: argparse.Namespace) -> int:
         return 0
     heads = [name for name in (*COLUMNS, "shared_tokens") if path is not None or name in ("documents", "characters")]
     _table("split", {split: {name: row[name] for name in heads} for split, row in report["splits"].items()})
-    if report["notes"] or report["troubles"]:
-        console.say("reading them found something; --check prints it")
+    found = [_counted(len(report[kind]), kind) for kind in ("notes", "troubles") if report[kind]]
+    if found:
+        console.say(f"{', '.join(found)}; --check prints them")
     return 0
+
+
+def _counted(number: int, things: str) -> str:
+    return f"{number} {things.removesuffix('s') if number == 1 else things}"
 
 
 def _positive(text: str) -> int:
@@ -144,7 +149,7 @@ def _check(report: dict[str, Any], *, as_json: bool) -> int:
                 f"{split}: {row['block_tokens']:,} block tokens = {row['tokens']:,} document tokens "
                 f"- {row['dropped_tokens']:,} dropped + {row['shared_tokens']:,} shared"
             )
-    console.out(f"{len(report['notes'])} notes, {len(report['troubles'])} troubles")
+    console.out(", ".join(_counted(len(report[kind]), kind) for kind in ("notes", "troubles")))
     return 1 if report["troubles"] else 0
 
 
@@ -152,12 +157,15 @@ def _documents(dataset: DatasetConfig, args: argparse.Namespace) -> int:
     from lovecraft.data.splits import read_corpus
 
     split, texts = _pick(read_corpus(dataset).splits, args.split)
+    width = shutil.get_terminal_size((WIDTH, 0)).columns
     for text in texts[: args.n]:
         if args.json:
             row = {"document": text.name, "characters": len(text.text), "text": text.text}
             console.out(json.dumps(row, ensure_ascii=False))
             continue
-        lines = [line[:WIDTH] + "…" * (len(line) > WIDTH) for line in text.text.split("\n") if line.strip()]
+        lines = [
+            line if len(line) <= width else line[: width - 1] + "…" for line in text.text.split("\n") if line.strip()
+        ]
         console.out(_heading(f"{split} · {text.name} · {len(text.text):,} characters"))
         console.out("\n".join(lines[:FIRST_LINES]) + ("\n…\n" if len(lines) > FIRST_LINES else "\n"))
     return 0
@@ -244,10 +252,10 @@ def _histogram(split: str, blocks: "Blocks", args: argparse.Namespace) -> int:
         if file.suffix != ".svg":
             raise DataError(f"--histogram draws an SVG, and {file} does not end in .svg")
         try:
-            write_atomic(file, histogram_svg(bars, f"{split}: lengths of {len(blocks):,} blocks"))
+            file.write_text(histogram_svg(bars, f"{split}: lengths of {len(blocks):,} blocks"), encoding="utf-8")
         except OSError as error:
             raise DataError(f"{file} cannot be written: {error.strerror}") from error
-        console.say(f"wrote {file}")
+        console.out(str(file))
     elif args.json:
         console.out_json([{"from": first, "to": last, "blocks": number} for first, last, number in bars])
     else:

@@ -4,6 +4,7 @@ Archives are read in memory and never unpacked to disk. Rows of jsonl, csv and p
 `datasets`, because a broken row must be named by its number in the file and not in some chunk of it.
 """
 
+import codecs
 import csv
 import gzip
 import io
@@ -149,7 +150,9 @@ def _decode(name: str, data: bytes) -> str:
         text = data[skipped:].decode("utf-8")
     except UnicodeDecodeError as error:
         where = f"{name} is not UTF-8 at byte {error.start + skipped}"
-        raise DataError(where, hint="convert it, such as with iconv -f LATIN1 -t UTF-8, or leave it out") from None
+        wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        hint = f"convert it, such as with iconv -f {'UTF-16' if wide else 'LATIN1'} -t UTF-8, or leave it out"
+        raise DataError(where, hint=hint) from None
     if "\0" in text:
         raise DataError(f"{name} has a NUL at byte {data.index(0)}", hint="is it a text? leave it out, or clean it")
     return text

@@ -14,12 +14,13 @@ def test_dry_run_says_never_built_then_fresh_then_which_option_made_it_stale(lc)
     first = lc("build", "texts", "--dry-run")
     built = lc("build", "texts")
     again = lc("build", "texts", "--dry-run")
-    other = lc("build", "texts", "dataset", "--dry-run", "--block-size", "16")
+    other = lc("build", "texts", "dataset", "--dry-run", "--block-size", "16", "--stride", "9")
 
     assert (first.code, first.out.strip()) == (1, "dataset  stale  never built")
     assert built.code == 0
     assert (again.code, again.out.strip()) == (0, f"dataset  fresh  {built.out.strip()}")
-    assert (other.code, other.out.strip()) == (1, "dataset  stale  block_size: 32 → 16")
+    assert other.code == 1
+    assert other.out.splitlines() == ["dataset  stale  stride: 8 → 9", "dataset  stale  block_size: 32 → 16"]
 
 
 def test_dry_run_names_the_corpus_when_a_text_changed(lc, workspace):

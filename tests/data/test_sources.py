@@ -272,6 +272,13 @@ def test_what_is_not_text_is_refused_with_its_place(data: bytes, message: str) -
     assert caught.value.hint
 
 
+def test_the_hint_names_the_encoding_that_the_byte_order_mark_gives_away() -> None:
+    for data, encoding in ((b"caf\xe9", "LATIN1"), ("text".encode("utf-16"), "UTF-16")):
+        with pytest.raises(DataError) as caught:
+            read(data)
+        assert f"iconv -f {encoding} " in caught.value.hint
+
+
 def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"gone\.txt cannot be read"):
         File("gone.txt", tmp_path / "gone.txt").read()
