@@ -34,9 +34,10 @@ class Train(TrainConfig):
     "Makefile": """\
 CONFIG ?=
 ARGS ?=
+LC ?= lc
 
 train show plan serve:
-	lc $@ $(CONFIG) $(ARGS)
+	$(LC) $@ $(CONFIG) $(ARGS)
 
 .PHONY: train show plan serve
 """,
@@ -62,6 +63,11 @@ def run(args: argparse.Namespace) -> int:
     directory = Path(args.target or ".").absolute()
     if (directory / "workspace.py").exists():
         raise ConfigError(f"{directory} is a workspace already", hint="`lc new project NAME` makes a project in it")
+    outer = next(
+        (p for p in directory.resolve().parents if p.name == "projects" and (p.parent / "workspace.py").exists()), None
+    )
+    if outer:
+        raise ConfigError(f"{outer} holds the projects of a workspace", hint="`lc new project NAME` makes one there")
     for name, text in FILES.items():
         path = directory / name
         if path.exists():
@@ -73,5 +79,6 @@ def run(args: argparse.Namespace) -> int:
         except OSError as error:
             raise ConfigError(f"{path}: cannot be written: {error.strerror}") from None
     console.out(str(directory))
-    console.say("next: `lc new project my_texts --texts DIR` makes a dataset of your texts")
+    console.say("next: put a model directory at models/base, or let `lc convert FILE.gguf models/base` make it")
+    console.say("      `lc new project my_texts --texts DIR` makes a dataset of your texts")
     return 0

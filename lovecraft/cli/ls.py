@@ -39,6 +39,8 @@ def run(args: argparse.Namespace) -> int:
     names = [item.name for item in found]
     if args.json:
         console.out_json([_as_json(item, names) for item in found])
+    elif not found:
+        console.say("no configs yet; `lc new project NAME` makes one")
     else:
         rows = [(_mark(item, names), item.name, item.error or item.description) for item in found]
         console.table(rows, ("", "config", "description"), styles=("green", "bold", ""))

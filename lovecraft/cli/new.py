@@ -1,12 +1,11 @@
 """Write a new module that subclasses a given config.
 
-    lc new project NAME [--from CONFIG | --texts DIR] [--description TEXT]
-    lc new config PROJECT/NAME [--from CONFIG] [--copy]
-
-With --texts it is a dataset of the .txt files in a directory; without --from it subclasses the workspace's Train.
+With --texts it is a dataset of the .txt files in and below a directory; without --from it subclasses the workspace's
+Train.
 """
 
 import argparse
+import glob
 import json
 import keyword
 from pathlib import Path
@@ -24,7 +23,7 @@ BARE = 2
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `lc new`."""
     parser.add_argument("--from", dest="base", metavar="CONFIG", help="the config to subclass")
-    parser.add_argument("--texts", metavar="DIR", help="make a dataset of the .txt files in this directory")
+    parser.add_argument("--texts", metavar="DIR", help="make a dataset of the .txt files in and below this directory")
     parser.add_argument("--description", metavar="TEXT", help="what `lc ls` says of it")
     parser.add_argument("--copy", action="store_true", help="copy the source of --from instead of subclassing it")
 
@@ -35,7 +34,9 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("lc new takes `project NAME` or `config PROJECT/NAME`", hint=f"for example: {EXAMPLE}")
     if args.texts and args.base:
         raise ConfigError("--texts makes a new dataset, --from subclasses a config", hint="give one of them")
-    if args.copy and (args.description or not args.base):
+    if args.copy and not args.base:
+        raise ConfigError("--copy copies a config's source, and none is named", hint="add --from CONFIG")
+    if args.copy and args.description:
         raise ConfigError("--copy takes the source of --from as it is, its description too", hint="give --from alone")
     root = find_root()
     parts = _parts(*args.bare)
@@ -49,8 +50,14 @@ def run(args: argparse.Namespace) -> int:
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written: {error.strerror}") from None
     console.out(str(path))
-    console.say(f"next: `lc show {'/'.join(parts)}`")
+    console.say(f"next: {_next(args, '/'.join(parts))}")
     return 0
+
+
+def _next(args: argparse.Namespace, name: str) -> str:
+    if args.texts:
+        return f"`lc data {name}`"
+    return f"`lc show {name}`" if args.base else f"name its dataset there, or try `lc show {name} --dataset CONFIG`"
 
 
 def _parts(kind: str, name: str) -> list[str]:
@@ -61,7 +68,9 @@ def _parts(kind: str, name: str) -> list[str]:
     if kind == "project" and len(parts) > 1:
         raise ConfigError(f"{name!r} is no project's name", hint=f"`lc new config {name}` makes a config in one")
     for part in parts:
-        if not (part.isidentifier() and part[0].isalpha()) or keyword.iskeyword(part):
+        if keyword.iskeyword(part):
+            raise ConfigError(f"{part!r} is a word of Python itself", hint=f"write {part}s, or any other name")
+        if not (part.isidentifier() and part[0].isalpha()):
             raise ConfigError(f"{part!r} is not a module name", hint="letters, digits and _, a letter first")
     return [*parts, "default"] if kind == "project" else parts
 
@@ -93,10 +102,12 @@ def _subclass(description: str, imports: str, head: str, example: str) -> str:
 
 
 def _dataset(root: Path, texts: Path, description: str) -> str:
+    from lovecraft.data.sources import list_files
+
     directory = texts.expanduser().resolve()
     if not directory.is_dir():
         raise ConfigError(f"--texts {texts}: no such directory")
-    found = sorted(p.name for p in directory.glob("*.txt"))
+    found = [file.name for file in list_files(directory) if file.name.endswith(".txt")]
     if not found:
         raise ConfigError(f"--texts {texts}: it holds no .txt file")
     inside = directory.is_relative_to(root)
@@ -105,6 +116,8 @@ def _dataset(root: Path, texts: Path, description: str) -> str:
     imports = "from lovecraft import DatasetConfig\nfrom workspace import ROOT"
     if not inside:
         imports = f"from pathlib import Path\n\n{imports.splitlines()[0]}"
-    held_out = f"    validation = ({_quoted(found[-1])},)  # held out of train\n" if len(found) > 1 else ""
+    pattern = _quoted(glob.escape(found[-1]))
+    held_out = f"    validation = ({pattern},)  # held out of train\n" if len(found) > 1 else ""
+    console.say(f"{len(found):,} texts" + (f"; {found[-1]} is held out of train" if held_out else ", none held out"))
     body = f'    source = {source}\n    train = ("*.txt",)\n{held_out}'
     return f'""{_quoted(description)}""\n\n{imports}\n\n\nclass Dataset(DatasetConfig):\n{body}'

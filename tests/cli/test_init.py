@@ -16,7 +16,8 @@ def test_a_workspace_is_made_in_a_new_directory(lc: Command, tmp_path: Path) -> 
     done = lc("init", "stories")
     assert done.code == 0
     assert done.out == f"{tmp_path / 'stories'}\n"
-    assert done.err.startswith("next: `lc new project")
+    assert "models/base" in done.err
+    assert "`lc new project" in done.err
     made = {p.relative_to(tmp_path / "stories").as_posix() for p in (tmp_path / "stories").rglob("*") if p.is_file()}
     assert (
         made
@@ -42,7 +43,9 @@ def test_the_new_workspace_lists_makes_and_shows_projects(
     write("w/texts/a.txt", "one")
     lc("init", "w")
     monkeypatch.chdir(tmp_path / "w")
-    assert lc("ls").code == 0
+    empty = lc("ls")
+    assert (empty.code, empty.out) == (0, "")
+    assert "lc new project" in empty.err
     assert lc("new", "project", "tales", "--texts", "texts").code == 0
     assert lc("show", "tales").code == 0
     assert lc("new", "project", "ft").code == 0
@@ -58,6 +61,14 @@ def test_a_workspace_is_never_made_twice(lc: Command) -> None:
     done = lc("init", "w")
     assert (done.code, done.out) == (2, "")
     assert "is a workspace already" in done.err
+
+
+def test_a_workspace_is_not_made_among_the_projects_of_another(lc: Command, tmp_path: Path) -> None:
+    lc("init", "w")
+    done = lc("init", "w/projects/mine")
+    assert done.code == 2
+    assert done.err.startswith(f"error: {tmp_path}/w/projects holds the projects of a workspace")
+    assert not (tmp_path / "w/projects/mine").exists()
 
 
 def test_files_that_exist_are_kept(lc: Command, tmp_path: Path, write: Callable[[str, str], Path]) -> None:

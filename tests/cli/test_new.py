@@ -46,6 +46,17 @@ def test_a_project_of_texts_is_a_dataset_that_holds_one_out(lc: Command, workspa
     assert "ROOT" in (workspace / "projects/more/default.py").read_text()
 
 
+def test_texts_in_folders_count_and_what_is_held_out_is_said(lc: Command, workspace: Path, write: Write) -> None:
+    write("books/one/a.txt", "x")
+    write("books/two/b [1].txt", "x")
+    done = lc("new", "project", "more", "--texts", "books")
+    assert done.err == "2 texts; two/b [1].txt is held out of train\nnext: `lc data more/default`\n"
+    assert [line.split()[:2] for line in lc("data", "more").out.splitlines()[1:]] == [
+        ["train", "1"],
+        ["validation", "1"],
+    ]
+
+
 def test_texts_outside_of_the_workspace_are_named_whole(
     lc: Command, workspace: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -58,7 +69,7 @@ def test_texts_outside_of_the_workspace_are_named_whole(
 
 
 def test_a_project_from_nothing_subclasses_the_workspaces_train(lc: Command, workspace: Path) -> None:
-    lc("new", "project", "bare")
+    assert "`lc show bare/default --dataset CONFIG`" in lc("new", "project", "bare").err
     assert lc("show", "bare", "--dataset", "texts").code == 0
     assert described(workspace, "bare/default") == "Bare."
 
@@ -105,7 +116,7 @@ def test_any_description_becomes_the_docstring(text: str) -> None:
         ("project a --size 3", "lc new takes no '--size'"),
         ("project 4k", "'4k' is not a module name"),
         ("project a-b", "'a-b' is not a module name"),
-        ("project class", "'class' is not a module name"),
+        ("project class", "'class' is a word of Python itself"),
         ("project _a", "'_a' is not a module name"),
         ("project a/b", "'a/b' is no project's name"),
         ("project ..", "'..' is not a module name"),
@@ -118,7 +129,7 @@ def test_any_description_becomes_the_docstring(text: str) -> None:
         ("project a --texts nowhere", "--texts nowhere: no such directory"),
         ("project a --texts projects", "--texts projects: it holds no .txt file"),
         ("project a --texts texts --from tiny", "--texts makes a new dataset, --from subclasses a config"),
-        ("project a --copy", "--copy takes the source of --from as it is"),
+        ("project a --copy", "--copy copies a config's source, and none is named\n\nhint: add --from CONFIG"),
         ("project a --from tiny --copy --description x", "--copy takes the source of --from as it is"),
     ],
 )
