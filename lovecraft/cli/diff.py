@@ -29,4 +29,6 @@ def run(args: argparse.Namespace) -> int:
         console.out_json([attrs.asdict(change) for change in changes])
     elif changes:
         console.out(render.changes(changes))
+    else:
+        console.say("no difference")
     return 1 if changes else 0

@@ -133,7 +133,8 @@ def _section(flag: Flag, option: Option, root: Path | None) -> Any:
         return None
     if flag.text in known:
         return known[flag.text]
-    if root is None or (flag.text.isidentifier() and not (root / "projects" / flag.text).is_dir()):
+    named = len(known) > 1 or option.optional  # else no class of the library was meant, but a config
+    if root is None or (named and flag.text.isidentifier() and not (root / "projects" / flag.text).is_dir()):
         raise ConfigError(f"{flag.said.said}: expected {can}, or a config")
     found = load(flag.text, root=root).cls
     if not issubclass(found, option.section):

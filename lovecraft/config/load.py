@@ -195,9 +195,13 @@ def _key(word: str, root: Path) -> str:
     if word.endswith(".py") or (Path(word).is_dir() and word not in files and default_of(word, list(files)) is None):
         path = Path(word).resolve()
         if not path.is_relative_to(root / "projects") or path == root / "projects":
-            raise ConfigError(f"{word} is not below {root / 'projects'}", hint="`lc ls` lists the configs")
+            why = "is no model directory: it has no config.json" if path.is_dir() else "is not below projects/"
+            raise ConfigError(f"{word} {why}", hint="`lc ls` lists the configs")
         word = path.relative_to(root / "projects").with_suffix("").as_posix()
     word = word.strip("/")
+    config, _, number = word.rpartition("/")
+    if "/" in config and number.isdigit():
+        raise ConfigError(f"{word!r} names a run, which is no config", hint=f"its config is {config}")
     if part := next((p for p in word.split("/") if p[:1].isdigit()), ""):
         raise ConfigError(f"no config {word!r}: a module's name starts with a letter", hint=f"write {_lettered(part)}")
     if word in files:

@@ -173,7 +173,10 @@ class _Cursor:
 def _read_counts(cursor: _Cursor) -> tuple[int, int]:
     magic, version = struct.unpack("<4sI", cursor.take(8, "the header"))
     if magic != b"GGUF":
-        cursor.refuse("it is no GGUF file")
+        cursor.refuse(
+            "it is no GGUF file",
+            "lc convert reads GGUF only; a directory with config.json and safetensors is used as it is",
+        )
     if version not in (2, 3):
         kind = "is big-endian" if version & 0xFFFF == 0 else f"has version {version}"
         cursor.refuse(f"the file {kind}; versions 2 and 3, little-endian, can be read", UNREADABLE)

@@ -33,9 +33,9 @@ def long(workspace: Path, write: Callable[[str, str], Path]) -> str:
     return "tiny/long"
 
 
-def test_no_difference_prints_nothing_and_exits_0(lc: Command, workspace: Path) -> None:
+def test_no_difference_is_said_on_stderr_and_exits_0(lc: Command, workspace: Path) -> None:
     done = lc("diff", "tiny", "tiny/default")
-    assert (done.code, done.out, done.err) == (0, "", "")
+    assert (done.code, done.out, done.err) == (0, "", "no difference\n")
 
 
 def test_a_difference_prints_both_sides_and_exits_1(lc: Command, long: str) -> None:

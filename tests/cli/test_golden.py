@@ -137,6 +137,7 @@ MISTAKES = (
     "show tiny --no-dataset.shuffle=yes",
     "show tiny 10",
     "show tiny --dataset tiny",
+    "show tiny --dataset tinny",
     "show tiny --why lr",
     "show hf:org/name",
     "diff tiny",

@@ -29,6 +29,7 @@ def test_a_dry_run_says_what_it_would_write(tmp_path: Path, capsys: pytest.Captu
     ("words", "complaint"),
     [
         (["absent.gguf", "out"], "no file absent.gguf"),
+        ([__file__, "out"], "reads GGUF only"),
         (["only-one"], "a source and a destination"),
         (["a", "b", "c"], "takes no 'c'"),
         (["a", "b", "--dtype", "int8"], "invalid choice"),
