@@ -55,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _next(args: argparse.Namespace, name: str) -> str:
+    """Return what can be done with the new config as it is."""
     if args.texts:
         return f"`lc data {name}`"
     return f"`lc show {name}`" if args.base else f"name its dataset there, or try `lc show {name} --dataset CONFIG`"

@@ -138,7 +138,7 @@ def rows(cls: Any) -> list[Row]:
 
 
 def all_rows(cls: Any) -> list[Row]:
-    """Return the rows of a config class and one of each section, also of those that are what they are."""
+    """Return the rows of a config class, every section's among them, also of those that can be of one class only."""
     return list(_rows(cls, resolve(cls), ""))
 
 
@@ -152,7 +152,7 @@ def rows_so_far(cls: Any) -> list[Row]:
 
 
 def _rows(cls: Any, config: Any, path: str, around: Row | None = None) -> Iterator[Row]:
-    """Yield the rows of an instance of `cls`; `around` is the row of the section that it is."""
+    """Yield all rows of an instance of `cls`; `around` is the row of the section that it is."""
     quiet, own = (around.quiet, around.own) if around else (False, False)
     ready = around.origin if around and not isinstance(around.history[0][0], type) else None  # made by a call
     library = base.library_class(cls).__options__

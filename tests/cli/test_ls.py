@@ -94,7 +94,7 @@ def test_check_imports_each_and_tells_what_is_wrong_with_it(lc, workspace, write
     )
     write(
         "projects/bad/exits.py",
-        '"""e"""\nimport sys\nfrom lovecraft import TrainConfig\n\nsys.exit(0)\n\n\nclass Train(TrainConfig):\n    pass\n',
+        '"""e"""\nimport sys\n\nsys.exit(0)\n\n\nclass Train(Base):\n    pass\n',
     )
 
     rows = {row["config"]: row["error"] for row in json.loads(lc("ls", "--check", "--json").out)}
