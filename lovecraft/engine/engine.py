@@ -62,7 +62,7 @@ class Engine:
         with self._changed:
             if self._closed:
                 raise RequestError(SHUTDOWN.message, code=SHUTDOWN.code, status=SHUTDOWN.status)
-            if self.jobs > self._max_queue:
+            if self.jobs and self.jobs - 1 + len(jobs) > self._max_queue:  # one of them runs, the others wait
                 raise RequestError(
                     f"{self.jobs} requests run or wait already; try again later", code="queue_full", status=429
                 )

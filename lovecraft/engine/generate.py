@@ -27,6 +27,9 @@ class Slot:
 
     cache: KVCache
     ids: list[int] = attrs.field(factory=list)
+    whole: int = 0
+    """Ids at the beginning that were read in whole chunks. Only these are used again: the last bits of what was read in
+    other pieces, or made one by one, differ, and a request's text would depend on the one before it."""
 
     @property
     def context(self) -> int:
@@ -90,11 +93,14 @@ def rolled(ids: Sequence[int], prompt: int, context: int) -> list[int]:
 
 def _read(model: Llama, slot: Slot, ids: Sequence[int]) -> Generator[Read | None, None, Tensor]:
     """Bring the slot to hold exactly `ids`, chunk by chunk; return the hidden state of the last one (1, D)."""
-    cached = _shared(slot.ids, ids[:-1])  # the last one is always read again: its hidden state is wanted
+    shared = _shared(slot.ids, ids[:-1])  # the last one is always read again: its hidden state is wanted
+    slot.whole = cached = min(shared, slot.whole) // PREFILL_CHUNK * PREFILL_CHUNK
     slot.cache.truncate(cached)
     del slot.ids[cached:]
     while True:
-        hidden = _forward(model, slot, ids[len(slot.ids) : len(slot.ids) + PREFILL_CHUNK])
+        chunk = ids[len(slot.ids) : len(slot.ids) + PREFILL_CHUNK]
+        hidden = _forward(model, slot, chunk)
+        slot.whole += PREFILL_CHUNK if len(chunk) == PREFILL_CHUNK else 0
         if len(slot.ids) == len(ids):
             yield Read(cached)
             return hidden

@@ -90,6 +90,19 @@ def test_full_queue_refuses_and_takes_none_of_a_group(make: Make) -> None:
     asyncio.run(main())
 
 
+def test_a_group_that_would_pass_the_queue_is_refused_whole(make: Make) -> None:
+    async def main() -> None:
+        release = threading.Event()
+        engine = make(blocking(release), max_queue=2)
+        engine.submit([Request((1,), 2)])
+        with pytest.raises(RequestError):
+            engine.submit([Request((1,), 2)] * 3)
+        assert len(engine.submit([Request((1,), 2)] * 2)) == 2
+        release.set()
+
+    asyncio.run(main())
+
+
 def test_queue_of_zero_still_runs_one(make: Make) -> None:
     async def main() -> None:
         engine = make(scripted([5]), max_queue=0)

@@ -62,14 +62,33 @@ def test_prompt_read_in_chunks_gives_the_same(model: Llama, chunk: int, monkeypa
     assert run(model, slot(model), Request(PROMPT, 10, GREEDY)).tokens == recompute(model, PROMPT, 10)
 
 
-def test_beginning_that_the_slot_holds_is_not_read_again(model: Llama) -> None:
+def test_whole_chunks_that_the_slot_holds_are_not_read_again(model: Llama, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PREFILL_CHUNK", 8)
     place = slot(model)
     first = run(model, place, Request(PROMPT, 10, GREEDY))
     longer = (*PROMPT, *first.tokens[:4], 5)
     second = run(model, place, Request(longer, 8, GREEDY))
-    assert (first.reads, second.reads) == ([0], [24])
+    assert (first.reads, second.reads) == ([0], [16])
     assert second.tokens == recompute(model, longer, 8)
-    assert run(model, place, Request(PROMPT, 10, GREEDY)) == Run(first.tokens, [19], Finish("length"))
+    assert run(model, place, Request(PROMPT, 10, GREEDY)) == Run(first.tokens, [16], Finish("length"))
+
+
+def test_a_hidden_state_does_not_depend_on_the_request_before(model: Llama, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PREFILL_CHUNK", 8)
+    states: list[torch.Tensor] = []
+    draw = module._draw
+
+    def noting(model: Llama, hidden: torch.Tensor, *rest: object) -> int:
+        states.append(hidden)
+        return draw(model, hidden, *rest)
+
+    monkeypatch.setattr(module, "_draw", noting)
+    fresh, used = slot(model), slot(model)
+    longer = (*PROMPT, *run(model, used, Request(PROMPT, 10, GREEDY)).tokens[:5])
+    states.clear()
+    run(model, used, Request(longer, 3, GREEDY))
+    run(model, fresh, Request(longer, 3, GREEDY))
+    assert all(torch.equal(a, b) for a, b in zip(states[:3], states[3:], strict=True))
 
 
 def test_cancelling_between_steps_leaves_a_usable_slot(model: Llama, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,7 +139,7 @@ def test_rolling_goes_on_over_the_head_and_the_newest_half(model: Llama) -> None
         window.append(token)
         text.append(token)
     assert found.tokens == text[20:]
-    assert found.reads == [0, 3, 3, 3, 3]
+    assert found.reads == [0, 0, 0, 0, 0]
     assert found.finish == Finish("length")
 
 
