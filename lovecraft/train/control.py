@@ -117,9 +117,11 @@ def _listening(control: Control) -> Iterator[None]:
 
     def note(number: int, _: FrameType | None) -> None:
         control.received = signal.Signals(number)
-        if number == signal.SIGHUP:
+        if number == signal.SIGHUP:  # comes twice, from the shell and from the terminal
+            signal.signal(number, signal.SIG_IGN)
             _leave_terminal()
-        restore()
+        else:
+            restore()
 
     for number in previous:
         signal.signal(number, note)
