@@ -1,6 +1,7 @@
 """What differs between two configs, runs or records, with both origins."""
 
 from collections.abc import Iterable
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -51,12 +52,15 @@ def entry(row: Row, root: Path | None) -> Entry:
 
 
 def diff(a: Iterable[Entry], b: Iterable[Entry]) -> list[Change]:
-    """Return the options whose values differ, in the order of `a`, then those that only `b` has."""
+    """Return the options whose values differ, in the order of `a`, then those that only `b` has.
+
+    The defaults of a section that is switched off on the other side are left out.
+    """
     left, right = {e.path: e for e in a}, {e.path: e for e in b}
     changes = []
     for path in left | right:
         here, there = left.get(path), right.get(path)
-        if here is None or there is None or here.value != there.value:
+        if not _follows(path, left, right) if here is None or there is None else here.value != there.value:
             changes.append(
                 Change(
                     path,
@@ -67,6 +71,13 @@ def diff(a: Iterable[Entry], b: Iterable[Entry]) -> list[Change]:
                 )
             )
     return changes
+
+
+def _follows(path: str, left: dict[str, Entry], right: dict[str, Entry]) -> bool:
+    """Return whether an option of one side has its default, and its section is switched off on the other side."""
+    there, off = (left, right) if path in left else (right, left)
+    sections = (off.get(section) for section in accumulate(path.split(".")[:-1], "{}.{}".format))
+    return there[path].value == there[path].default and any(s is not None and s.value is None for s in sections)
 
 
 def changed_here(cls: Any, root: Path | None) -> list[Change]:

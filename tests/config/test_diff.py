@@ -53,6 +53,14 @@ def test_a_difference_seen_from_the_other_side_is_turned_around(a: list[Entry], 
     assert there == back
 
 
+def test_the_defaults_of_a_section_that_is_switched_off_are_left_out(workspace: Path) -> None:
+    tiny = load("tiny").cls
+    often, never = override(tiny, {"save.every": 5}), override(tiny, {"save": None})
+    paths = [change.path for change in diff(entries(often, workspace), entries(never, workspace))]
+    assert paths == ["save", "save.every"]
+    assert [change.path for change in diff(entries(never, workspace), entries(tiny, workspace))] == ["save"]
+
+
 def test_a_difference_names_both_origins(workspace: Path) -> None:
     tiny = load("tiny").cls
     other = override(tiny, {"optimizer": SGD, "batch_size": 5})
