@@ -1,13 +1,14 @@
 """Runs on disk: `runs/<project>/<config>/<NNN>/`, numbered, never overwritten, each with its `record.json`."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import attrs
 
 from lovecraft.config import record as records
-from lovecraft.errors import RunError
+from lovecraft.errors import ConfigError, RunError
 
 STATUS = "status.json"
 
@@ -31,6 +32,15 @@ class Run:
         return records.read(self.directory / records.NAME)
 
     @property
+    def damage(self) -> str:
+        """What is wrong with the run's record, with its path; empty if nothing is."""
+        try:
+            _ = self.record
+        except ConfigError as error:
+            return error.message
+        return ""
+
+    @property
     def status(self) -> dict[str, Any]:
         """What the run last said of itself; empty before its first word."""
         try:
@@ -52,17 +62,22 @@ def list_runs(root: Path, config: str = "") -> list[Run]:
 
 
 def newest(root: Path, config: str) -> Run | None:
-    """Return the run of a config with the highest number."""
-    return next(reversed(_runs_of(root, config)), None)
+    """Return the run of a config with the highest number, damaged ones left out."""
+    return next((run for run in reversed(_runs_of(root, config)) if not run.damage), None)
 
 
 def newest_same(root: Path, config: str, fingerprint: str, inputs: dict[str, str]) -> Run | None:
-    """Return the newest run of a config that has the same fingerprint and the same inputs."""
+    """Return the newest run of a config that has the same fingerprint and the same inputs, damaged ones left out."""
     for run in reversed(_runs_of(root, config)):
-        record = run.record
-        if record["fingerprint"] == fingerprint and record["inputs"] == inputs:
+        if not run.damage and (record := run.record)["fingerprint"] == fingerprint and record["inputs"] == inputs:
             return run
     return None
+
+
+def checkpoints(run: Path) -> dict[int, Path]:
+    """Return a run's checkpoints by step, oldest first. Half-written ones have other names."""
+    found = [(re.fullmatch(r"step-(\d+)", p.name), p) for p in (run / "checkpoints").glob("step-*")]
+    return {int(match[1]): path for match, path in sorted(found, key=lambda pair: pair[1].name) if match}
 
 
 def _runs_of(root: Path, config: str) -> list[Run]:

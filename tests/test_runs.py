@@ -122,6 +122,16 @@ def test_a_damaged_record_is_named(workspace: Path, made: Made) -> None:
         _ = run.record
 
 
+def test_a_damaged_run_is_listed_but_neither_the_newest_nor_the_same(workspace: Path, made: Made) -> None:
+    sound, broken = create(workspace, CONFIG, made()), create(workspace, CONFIG, made())
+    (broken.directory / "record.json").write_text("{")
+    assert sound.damage == ""
+    assert "002/record.json" in broken.damage
+    assert list_runs(workspace) == [sound, broken]
+    assert newest(workspace, CONFIG) == newest_same(workspace, CONFIG, sound.record["fingerprint"], {"corpus": "a"})
+    assert newest(workspace, CONFIG) == sound
+
+
 def test_a_run_outside_of_a_workspace_is_named_by_its_directory(tmp_path: Path) -> None:
     assert Run(tmp_path / "copied" / "004").name == "004"
     assert Run(Path("/a/runs/b/runs/p/c/001")).name == "p/c/001"

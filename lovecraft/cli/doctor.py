@@ -62,5 +62,7 @@ def _workspace() -> dict[str, str]:
     model = target.workspace_model()
     if model is not None:
         there = Path(str(model.path)).exists()
-        found["its Model"] = f"{model.path}" if there else f"{model.path} is missing; `lc convert SRC DST` makes one"
+        found["its Model"] = (
+            f"{model.path}" if there else f"{model.path} is missing; {target.how_to_get(Path(str(model.path)))}"
+        )
     return found

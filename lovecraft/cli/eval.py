@@ -69,8 +69,14 @@ def _what(args: argparse.Namespace) -> tuple[TrainConfig, Path, Loaded]:
     if model is None:
         config, loaded = target.train_config(args)
         if run_directory is None:
-            return config, model_directory(config), loaded
-        return config, target.find_runs_checkpoint(run_directory, args.checkpoint), loaded
+            path = model_directory(config)
+            console.say(
+                f"measuring {path}, from which {loaded.name} starts; `lc eval {loaded.name}/NNN` measures a run"
+            )
+        else:
+            path = target.find_runs_checkpoint(run_directory, args.checkpoint)
+            console.say(f"measuring {path}")
+        return config, path, loaded
     if not any(word.partition("=")[0] == "--dataset" for word in args.options):
         raise DataError("a model alone has no text to be measured on", hint="add --dataset CONFIG")
     root = find_root()

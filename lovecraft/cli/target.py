@@ -1,6 +1,7 @@
 """From the word on the command line to what it names: a config, a run, a model."""
 
 import argparse
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,16 +9,17 @@ from lovecraft.cli import options
 from lovecraft.config import base, diff
 from lovecraft.config import record as records
 from lovecraft.config.diff import Entry
-from lovecraft.config.load import Loaded, find_root, load, use
+from lovecraft.config.load import Loaded, find_root, load, module_files, use
 from lovecraft.config.resolve import resolve
 from lovecraft.config.schema import DatasetConfig, ModelConfig, TrainConfig
 from lovecraft.data.options import check_options
 from lovecraft.errors import ConfigError, LovecraftError, ModelError, RunError
-from lovecraft.runs import Run
+from lovecraft.runs import Run, checkpoints
 
 HOW_TO_GET_A_TOKENIZER = (
     "give --tokenizer DIR (after a Train config --dataset.tokenizer DIR), or make the model that is configured"
 )
+STARTER = "smollm2_135m"
 
 
 def find_run(word: str | None) -> Path | None:
@@ -89,7 +91,7 @@ def train_config(args: argparse.Namespace) -> tuple[TrainConfig, Loaded]:
     if not issubclass(loaded.cls, TrainConfig):
         raise ConfigError(
             f"{loaded.name} is a {_kind(loaded.cls)} config; this command takes a Train config",
-            hint="`lc ls` lists the configs",
+            hint=_how_to_train(loaded),
         )
     config: TrainConfig = resolve(loaded.cls)
     check_options(resolve(config.dataset))
@@ -108,8 +110,24 @@ def dataset_config(args: argparse.Namespace) -> tuple[DatasetConfig, Loaded]:
     return config, loaded
 
 
+def _how_to_train(loaded: Loaded) -> str:
+    """Return the command that trains on a dataset, with a Train config of the workspace; else where configs are."""
+    if issubclass(loaded.cls, DatasetConfig):
+        for name, file in module_files(loaded.root).items():
+            if re.search(r"^class Train\b", file.read_text(encoding="utf-8", errors="replace"), re.MULTILINE):
+                return f"`lc train {name.removesuffix('/default')} --dataset {loaded.name}` trains on it"
+    return "`lc ls` lists the configs"
+
+
 def _kind(cls: Any) -> str:
     return str(base.library_class(cls).__name__).removesuffix("Config")
+
+
+def how_to_get(model: Path) -> str:
+    """Return the command that gets a model that is missing."""
+    if model.name == STARTER:
+        return "`make model` fetches the starter model"
+    return "`lc convert` makes one of a GGUF; model.path or --model.path names another"
 
 
 def tokenizer_path(loaded: Loaded) -> Path | None:
@@ -143,5 +161,7 @@ def find_runs_checkpoint(run: Path, which: str = "latest") -> Path:
 
     found = checkpoint_directory(Run(run), which)
     if found is None:
-        raise LovecraftError(f"{Run(run).name} has no {which} checkpoint", hint="`lc runs` shows how far it came")
+        there, kind = ", ".join(map(str, checkpoints(run))), "" if which == "latest" else f"{which} "
+        hint = f"it has {there}" if there else f"`lc runs {Run(run).name}` shows how far it came"
+        raise LovecraftError(f"{Run(run).name} has no {kind}checkpoint", hint=hint)
     return found

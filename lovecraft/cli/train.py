@@ -17,7 +17,7 @@ from lovecraft.config.load import Loaded
 from lovecraft.config.resolve import resolve, rows
 from lovecraft.config.schema import TrainConfig
 from lovecraft.errors import ModelError, RunError
-from lovecraft.runs import Run, create, newest, newest_same
+from lovecraft.runs import Run, checkpoints, create, list_runs, newest, newest_same
 
 if TYPE_CHECKING:
     from lovecraft.data.build import Built
@@ -48,6 +48,9 @@ def run(args: argparse.Namespace) -> int:
     from lovecraft.tokenizer import load_tokenizer
 
     model = model_directory(config)
+    for one in list_runs(loaded.root, loaded.name):
+        if one.damage:
+            console.say(f"skipped: {one.damage}")
     cache, dataset = loaded.root / ".lc" / "cache", resolve(config.dataset)
     tokenizer = load_tokenizer(target.tokenizer_path(loaded) or model)
     built = build(dataset, tokenizer, cache)
@@ -80,7 +83,7 @@ def model_directory(config: TrainConfig) -> Path:
     if not (path / "config.json").is_file():
         raise ModelError(
             f"model.path {path} is not a model directory: it has no config.json",
-            hint="`lc convert` makes one of a GGUF; model.path or --model.path names another",
+            hint=target.how_to_get(path),
         )
     return path
 
@@ -135,10 +138,12 @@ def _started(loaded: Loaded, inputs: dict[str, str]) -> Run:
 
 def _resumed(found: Run, loaded: Loaded) -> Run:
     """Say where a run goes on, and write into its record what this command changes without changing the result."""
-    from lovecraft.train.state import checkpoints
+    from lovecraft.train import metrics
 
     step = max(checkpoints(found.directory), default=0)
-    console.say(f"resuming {found.name} at step {step} of {found.status.get('steps', '?')}")
+    reached = max((row["step"] for row in metrics.read(found.directory)), default=0)
+    lost = f" (steps up to {reached} were not saved)" if reached > step else ""
+    console.say(f"resuming {found.name} at step {step} of {found.status.get('steps', '?')}{lost}")
     quiet = {row.path for row in rows(loaded.cls) if row.quiet}
     content = found.record
     before = {entry.path: entry for entry in record.options_of(content)}

@@ -10,7 +10,6 @@ There is no RNG state: data order and rounding noise are functions of seed and s
 """
 
 import json
-import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,7 +22,7 @@ from torch import nn
 from lovecraft.checkpoint import save_model
 from lovecraft.files import MANIFEST, check_manifest, new_directory, remove_directory, write_manifest
 from lovecraft.models.architecture import read_config
-from lovecraft.runs import Run
+from lovecraft.runs import Run, checkpoints
 from lovecraft.train.optim.step import State
 
 TRAINER = "trainer"
@@ -88,12 +87,6 @@ def prune(run: Path, *, keep: int, best: int | None) -> None:
     for directory in list(found.values())[:-1]:
         (directory / TRAINER / MANIFEST).unlink(missing_ok=True)  # first: without it the state counts as absent
         (directory / TRAINER / OPTIMIZER).unlink(missing_ok=True)
-
-
-def checkpoints(run: Path) -> dict[int, Path]:
-    """Return a run's checkpoints by step, oldest first. Half-written ones have other names."""
-    found = [(re.fullmatch(r"step-(\d+)", p.name), p) for p in (run / "checkpoints").glob("step-*")]
-    return {int(match[1]): path for match, path in sorted(found, key=lambda pair: pair[1].name) if match}
 
 
 def checkpoint_directory(run: Run, which: str = "latest") -> Path | None:

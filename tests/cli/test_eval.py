@@ -34,6 +34,10 @@ def test_a_config_is_its_base_model_and_a_run_its_checkpoint(lc: Lc, workspace: 
     assert trained["loss"] == pytest.approx(after["loss"], rel=1e-6)
     assert base["tokens"] == trained["tokens"] == before["tokens"]
     assert base["documents"] == 1
+    said = lc("eval", "tiny").err
+    assert str(workspace / "models" / "tiny") in said
+    assert "lc eval tiny/default/NNN" in said
+    assert "step-00000004" in lc("eval", "tiny/default/001").err
 
 
 def test_a_model_is_measured_on_the_dataset_that_is_named(lc: Lc, workspace: Path, model: Path) -> None:
@@ -59,7 +63,15 @@ def test_a_run_without_checkpoint_says_so(lc: Lc) -> None:
     lc("train", "tiny", "--save", "none")
     done = lc("eval", "tiny/default/001")
     assert done.code == 2
-    assert "checkpoint" in done.err
+    assert "has no checkpoint" in done.err
+
+
+def test_a_missing_checkpoint_is_named_with_those_there_are(lc: Lc) -> None:
+    lc("train", "tiny", "--save.every", "3")
+    done = lc("eval", "tiny/default/001", "--checkpoint", "77")
+    assert done.code == 2
+    assert "has no 77 checkpoint" in done.err
+    assert "it has 3, 4" in done.err
 
 
 def test_people_get_a_table(lc: Lc) -> None:

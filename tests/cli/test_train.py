@@ -194,7 +194,8 @@ def test_a_run_that_another_process_trains_is_left_alone(
         run_of(workspace).say(status="running", pid=4242)
         done = lc("train", "tiny")
     assert done.code == 2
-    assert "process 4242" in done.err
+    assert "tiny/default/001 is being trained by process 4242" in done.err
+    assert "`lc stop tiny/default/001`" in done.err
     assert "resuming" not in done.err
 
 
@@ -229,13 +230,14 @@ def test_an_interrupted_training_without_save_says_so(lc: Lc, monkeypatch: pytes
     ("words", "said"),
     [
         (["nowhere"], "nowhere"),
-        (["tiny", "--model.path", "no/such/model"], "model.path"),
+        (["tiny", "--model.path", "no/such/model"], "lc convert"),
+        (["tiny", "--model.path", "models/smollm2_135m"], "make model"),
         (["tiny", "--dataset.source", "no/such/corpus"], "corpus"),
         (["tiny", "--dataset.stride", "32"], "stride"),
         (["tiny", "--dataset.block-size", "4096"], "context"),
         (["tiny", "--batch-sise", "3"], "--batch-size"),
         (["tiny", "--model.dtype", "float16"], "float16"),
-        (["texts"], "Train"),
+        (["texts"], "lc train tiny --dataset texts/default"),
     ],
 )
 def test_mistakes_end_with_a_message_and_make_no_run(lc: Lc, workspace: Path, words: list[str], said: str) -> None:
