@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Iterable, Mapping
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import torch
 from attrs import frozen
@@ -91,12 +92,14 @@ def save_model(
     like: Path,
     dtype: torch.dtype,
     tokenizer: Path | None = None,
+    context: int | None = None,
     shard_bytes: int = SHARD_BYTES,
 ) -> None:
     """Write `weights`, converted to `dtype`, to `directory` beside the config, tokenizer and licence of `like`.
 
     The tokenizer's files are those of the directory `tokenizer`, where one is given. config.json changes in the type of
-    the weights only. Raises ModelError when the weights are not those it asks for.
+    the weights, and in the context where the model has learned one of `context` tokens that is longer than its own.
+    Raises ModelError when the weights are not those it asks for.
     """
     tensors = weights.state_dict() if isinstance(weights, nn.Module) else weights
     wanted = _shapes(build(read_architecture(like), dtype, torch.device("meta")).state_dict())
@@ -112,11 +115,21 @@ def save_model(
     config = read_config(like)
     spellings = [key for key in ("torch_dtype", "dtype") if key in config] or ["torch_dtype"]
     config |= dict.fromkeys(spellings, str(dtype).removeprefix("torch."))
+    if context is not None and context > config["max_position_embeddings"]:
+        _lengthen(config, context)
     write_atomic(directory / "config.json", json.dumps(config, indent=2) + "\n")
     copied = [(tokenizer or like, name) for name in TOKENIZER_FILES] + [(like, name) for name in LICENCES]
     for file in (file for source, pattern in copied for file in source.glob(pattern)):
         if directory.resolve() != file.parent.resolve():
             shutil.copyfile(file, directory / file.name)
+
+
+def _lengthen(config: dict[str, Any], context: int) -> None:
+    """Set the context in a config.json's content; the RoPE that was scaled from the old one keeps its frequencies."""
+    for rope in (config.get("rope_scaling"), config.get("rope_parameters")):
+        if isinstance(rope, dict) and "llama3" in (rope.get("rope_type"), rope.get("type")):
+            rope.setdefault("original_max_position_embeddings", config["max_position_embeddings"])
+    config["max_position_embeddings"] = context
 
 
 def write_weights(

@@ -1,6 +1,7 @@
 import json
 import shutil
 import struct
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +11,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from lovecraft.checkpoint import EMBEDDING, HEAD, INDEX, WEIGHTS, load_model, read_headers, save_model
 from lovecraft.errors import ModelError
-from tests.tiny import tiny_model_dir
+from lovecraft.models import read_architecture
+from tests.tiny import LLAMA3_ROPE, tiny_model_dir
 
 CPU = torch.device("cpu")
 QUERY = "model.layers.0.self_attn.q_proj.weight"
@@ -254,3 +256,18 @@ def test_weights_that_do_not_fit_the_config_are_not_saved(model_dir, tied_dir, t
     with pytest.raises(ModelError, match=r"missing: lm_head\.weight"):
         save(tmp_path / "saved", load(tied_dir), model_dir)
     assert not (tmp_path / "saved").exists()
+
+
+def test_a_longer_context_keeps_the_frequencies_of_a_scaled_rope(tmp_path: Path) -> None:
+    rope = {k: v for k, v in LLAMA3_ROPE.items() if k != "original_max_position_embeddings"}
+    source = tiny_model_dir(tmp_path / "source", max_position_embeddings=64)
+    config = json.loads((source / "config.json").read_text())
+    config.pop("rope_parameters", None)
+    (source / "config.json").write_text(json.dumps({**config, "rope_theta": 10000.0, "rope_scaling": rope}))
+    model = load_model(source, dtype=torch.float32, device=torch.device("cpu"))
+
+    save_model(tmp_path / "longer", model, like=source, dtype=torch.float32, context=256)
+
+    before, after = read_architecture(source), read_architecture(tmp_path / "longer")
+    assert (before.max_position_embeddings, after.max_position_embeddings) == (64, 256)
+    assert after.rope_parameters == before.rope_parameters

@@ -167,7 +167,7 @@ def _wants_saving(save: Save, step: int, is_last: bool, improved: bool, reason: 
     if reason == "abort":
         return False
     if is_last:
-        return save.final
+        return save.final or bool(reason)
     return bool(reason) or _is_due(save.every, step) or (save.best and improved)
 
 
@@ -181,6 +181,7 @@ def _save(t: Training, metrics: Metrics, save: Save) -> None:
         progress=progress,
         like=Path(t.config.model.path),
         tokenizer=t.tokenizer.path,
+        context=t.config.model.max_context,
     )
     state.prune(t.run.directory, keep=save.keep, best=t.progress.best_step if save.best else None)
 

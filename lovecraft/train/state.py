@@ -57,17 +57,28 @@ class Found:
     warnings: list[str]
 
 
-def save(run: Path, *, model: nn.Module, optimizer: State, progress: Progress, like: Path, tokenizer: Path) -> Path:
+def save(
+    run: Path,
+    *,
+    model: nn.Module,
+    optimizer: State,
+    progress: Progress,
+    like: Path,
+    tokenizer: Path,
+    context: int | None = None,
+) -> Path:
     """Write the checkpoint of `progress.step` beside the others and return it.
 
-    The config files are those of the model directory `like`, the tokenizer's those of the directory `tokenizer`.
+    The config files are those of the model directory `like`, the tokenizer's those of the directory `tokenizer`;
+    `context` is the longest that the model has learned, if that is longer than it came with.
 
     Raises OSError or SafetensorError when it cannot be written; nothing is left behind then, and no other checkpoint
     is touched.
     """
     final = run / "checkpoints" / f"step-{progress.step:08d}"
     with new_directory(final) as directory:
-        save_model(directory, model, like=like, dtype=next(model.parameters()).dtype, tokenizer=tokenizer)
+        dtype = next(model.parameters()).dtype
+        save_model(directory, model, like=like, dtype=dtype, tokenizer=tokenizer, context=context)
         trainer = directory / TRAINER
         trainer.mkdir()
         (trainer / PROGRESS).write_text(json.dumps(attrs.asdict(progress), indent=2) + "\n", encoding="utf-8")

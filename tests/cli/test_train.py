@@ -252,3 +252,13 @@ def test_a_record_of_the_run_holds_its_inputs(lc: Lc, workspace: Path) -> None:
     record = json.loads((run_of(workspace).directory / "record.json").read_text())
     assert record["inputs"].keys() == {"corpus", "tokenizer", "model"}
     assert all(len(content) == 64 for content in record["inputs"].values())
+
+
+def test_a_longer_context_that_was_trained_is_the_checkpoint_s_context(lc: Lc, workspace: Path) -> None:
+    tiny_model_dir(workspace / "models" / "short", max_position_embeddings=16)
+    done = lc("train", "tiny", "--model.path", workspace / "models" / "short", "--model.max-context", "32")
+    assert done.code == 0
+    checkpoint = state.checkpoint_directory(run_of(workspace))
+    assert checkpoint is not None
+    assert json.loads((checkpoint / "config.json").read_text())["max_position_embeddings"] == 32
+    assert lc("generate", "tiny", "The night", "--max-tokens", "24", "--context", "error").code == 0
