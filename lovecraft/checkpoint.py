@@ -102,7 +102,8 @@ def save_model(
     Raises ModelError when the weights are not those it asks for.
     """
     tensors = weights.state_dict() if isinstance(weights, nn.Module) else weights
-    wanted = _shapes(build(read_architecture(like), dtype, torch.device("meta")).state_dict())
+    architecture = read_architecture(like)
+    wanted = _shapes(build(architecture, dtype, torch.device("meta")).state_dict())
     sources = match_names(_shapes(tensors), wanted, like)
     directory.mkdir(parents=True, exist_ok=True)
     write_weights(
@@ -115,7 +116,7 @@ def save_model(
     config = read_config(like)
     spellings = [key for key in ("torch_dtype", "dtype") if key in config] or ["torch_dtype"]
     config |= dict.fromkeys(spellings, str(dtype).removeprefix("torch."))
-    if context is not None and context > config["max_position_embeddings"]:
+    if context is not None and context > architecture.max_position_embeddings:
         _lengthen(config, context)
     write_atomic(directory / "config.json", json.dumps(config, indent=2) + "\n")
     copied = [(tokenizer or like, name) for name in TOKENIZER_FILES] + [(like, name) for name in LICENCES]
