@@ -17,7 +17,7 @@ help:
 	@echo "make train   finetune the small starter model on the shipped tales   (CONFIG=… ARGS=… for any other)"
 	@echo "make test    lint, types and tests"
 	@echo "make show | plan | serve   the same lc commands   (CONFIG=… ARGS=…)"
-	@echo "make bench   print the benchmarks"
+	@echo "make bench   measure against peers   (ARGS=startup | train | decode)"
 
 train: $(INSTALLED) $(if $(filter quickstart quickstart/%,$(CONFIG)),$(STARTER))
 	@$(LC) train $(CONFIG) $(ARGS)
@@ -36,6 +36,7 @@ types: $(TESTED)
 	@$(VENV)/bin/pyrefly check --summary=none
 
 bench: $(TESTED) $(STARTER)
+	@$(PIP) install --constraint constraints.txt --editable '.[bench]'
 	@$(VENV)/bin/python -m bench $(ARGS)
 
 model: $(STARTER)
