@@ -6,7 +6,7 @@ With --dry-run nothing is built: it says whether the part is fresh or stale, and
 import argparse
 
 from lovecraft.cli import console, target
-from lovecraft.errors import ConfigError, DataError
+from lovecraft.errors import ConfigError
 
 USAGE = "CONFIG [dataset] [--dry-run] [--option value …]"
 EXAMPLE = "lc build finetune_lovecraft dataset --dry-run"
@@ -23,24 +23,20 @@ def run(args: argparse.Namespace) -> int:
     if len(args.bare) == 2 and args.bare[1] != "dataset":
         raise ConfigError(f"no part {args.bare[1]!r} can be built", hint="parts: dataset")
     dataset, loaded = target.dataset_config(args)
-    path = target.tokenizer_path(loaded)
-    if path is None:
-        raise DataError("token blocks need a tokenizer", hint=target.HOW_TO_GET_A_TOKENIZER)
     from lovecraft.data import build
-    from lovecraft.tokenizer import load_tokenizer
 
-    tokenizer, cache = load_tokenizer(path), loaded.root / ".lc" / "cache"
-    inputs = build.build_inputs(dataset, tokenizer, build.corpus_hash(dataset, cache))
-    directory = cache / "blocks" / build.cache_key(inputs)
+    tokenizer = target.load_tokenizer(loaded)
+    inputs = build.build_inputs(dataset, tokenizer, build.corpus_hash(dataset, loaded.cache))
+    directory = loaded.cache / "blocks" / build.cache_key(inputs)
     if not args.dry_run:
-        blocks = build.build(dataset, tokenizer, cache).splits
+        blocks = build.build(dataset, tokenizer, loaded.cache).splits
         console.say("dataset: " + ", ".join(f"{len(b):,} {name} blocks" for name, b in blocks.items()))
         console.out(str(directory))
         return 0
     if directory.exists():
         console.out(f"dataset  fresh  {directory}")
         return 0
-    before = build.closest_build(inputs, cache)
+    before = build.closest_build(inputs, loaded.cache)
     reasons = (
         ["never built"]
         if before is None

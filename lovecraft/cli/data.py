@@ -16,6 +16,7 @@ import attrs
 
 from lovecraft.cli import console, target
 from lovecraft.config import values
+from lovecraft.config.load import Loaded
 from lovecraft.config.schema import DatasetConfig
 from lovecraft.data.options import SPLITS
 from lovecraft.errors import DataError
@@ -57,10 +58,10 @@ def run(args: argparse.Namespace) -> int:
     if args.n and (args.stats or args.check or args.histogram is not None or args.find is not None):
         raise DataError("-n is how many documents or blocks to print; this view prints neither")
     if args.blocks or args.stats or args.histogram is not None or args.find is not None:
-        return _tokens(dataset, path, loaded.root, args)
+        return _tokens(dataset, loaded, args)
     if args.n is not None:
         return _documents(dataset, args)
-    report = _report(dataset, path, loaded.root)
+    report = _read(dataset) if path is None else attrs.asdict(target.build_blocks(dataset, loaded)[0].report)
     if args.split:
         report["splits"] = dict([_pick(report["splits"], args.split)])
     if path is None:
@@ -97,16 +98,6 @@ def _pick(splits: Mapping[str, T], wanted: str | None) -> tuple[str, T]:
     return name, splits[name]
 
 
-def _build(dataset: DatasetConfig, path: Path | None, root: Path) -> "tuple[Built, Tokenizer]":
-    from lovecraft.data.build import build
-    from lovecraft.tokenizer import load_tokenizer
-
-    if path is None:
-        raise DataError("this needs tokens, and there is no tokenizer", hint=target.HOW_TO_GET_A_TOKENIZER)
-    tokenizer = load_tokenizer(path)
-    return build(dataset, tokenizer, root / ".lc" / "cache"), tokenizer
-
-
 def _table(what: str, rows: Mapping[str, Mapping[str, float]]) -> None:
     """Print name → column → number."""
     cells = [[name, *(f"{number:,}" for number in row.values())] for name, row in rows.items()]
@@ -117,12 +108,10 @@ def _table(what: str, rows: Mapping[str, Mapping[str, float]]) -> None:
 # --- without tokens -------------------------------------------------------------------------------
 
 
-def _report(dataset: DatasetConfig, path: Path | None, root: Path) -> dict[str, Any]:
-    """Return the report of the build as JSON; without a tokenizer, what reading the texts alone tells."""
+def _read(dataset: DatasetConfig) -> dict[str, Any]:
+    """Return what reading the texts alone tells, in the shape of a build's report."""
     from lovecraft.data.splits import read_corpus
 
-    if path is not None:
-        return attrs.asdict(_build(dataset, path, root)[0].report)
     corpus = read_corpus(dataset)
     splits = {
         split: {"documents": len(texts), "characters": sum(len(text.text) for text in texts)}
@@ -178,8 +167,8 @@ def _heading(text: str) -> str:
 # --- with tokens ----------------------------------------------------------------------------------
 
 
-def _tokens(dataset: DatasetConfig, path: Path | None, root: Path, args: argparse.Namespace) -> int:
-    built, tokenizer = _build(dataset, path, root)
+def _tokens(dataset: DatasetConfig, loaded: Loaded, args: argparse.Namespace) -> int:
+    built, tokenizer = target.build_blocks(dataset, loaded)
     if args.find is not None:
         return _find(dataset, built, tokenizer, args)
     if args.stats:

@@ -29,15 +29,12 @@ def run(args: argparse.Namespace) -> int:
     """Print loss, perplexity, bits per byte, and how many tokens and documents they are of."""
     config, path, loaded = _what(args)
     from lovecraft.checkpoint import load_model
-    from lovecraft.data.build import build
     from lovecraft.device import resolve_device, resolve_dtype
     from lovecraft.models import read_architecture
-    from lovecraft.tokenizer import load_tokenizer
     from lovecraft.train.evaluate import evaluate
     from lovecraft.train.setup import check_fit
 
-    tokenizer = load_tokenizer(target.tokenizer_path(loaded) or path)
-    built = build(resolve(config.dataset), tokenizer, loaded.root / ".lc" / "cache")
+    built, tokenizer = target.build_blocks(resolve(config.dataset), loaded, path)
     split = args.split or ("validation" if config.eval is None else config.eval.split)
     if split not in built.splits:
         raise DataError(f"the dataset has no {split} split", hint=f"it has {', '.join(built.splits)}")

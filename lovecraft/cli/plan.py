@@ -27,22 +27,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the byte table, whether it fits, and what the training takes."""
     config, loaded = target.train_config(args)
-    from lovecraft.data.build import build
     from lovecraft.device import resolve_device
     from lovecraft.models import read_architecture
-    from lovecraft.tokenizer import load_tokenizer
     from lovecraft.train.plan import measured_rate, plan
     from lovecraft.train.setup import check_fit, training_dtype
 
     model = model_directory(config)
-    tokenizer = load_tokenizer(target.tokenizer_path(loaded) or model)
+    built, tokenizer = target.build_blocks(resolve(config.dataset), loaded, model)
     arch = read_architecture(model)
     check_fit(config, arch, tokenizer)
-    blocks = build(resolve(config.dataset), tokenizer, loaded.root / ".lc" / "cache").splits["train"]
     device = resolve_device(config.device)
     dtype = training_dtype(config, device)
     rate = args.tflops * 1e12 if args.tflops else measured_rate(device, dtype)
-    found = plan(config, arch, blocks, dtype=dtype, device=device, rate=rate)
+    found = plan(config, arch, built.splits["train"], dtype=dtype, device=device, rate=rate)
     if args.json:
         console.out_json(found.as_json())
         return 0 if found.bytes.fits else 1

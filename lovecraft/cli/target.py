@@ -3,7 +3,7 @@
 import argparse
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lovecraft.cli import options
 from lovecraft.config import base, diff
@@ -13,8 +13,12 @@ from lovecraft.config.load import Loaded, find_root, load, module_files, use
 from lovecraft.config.resolve import resolve
 from lovecraft.config.schema import DatasetConfig, ModelConfig, TrainConfig
 from lovecraft.data.options import check_options
-from lovecraft.errors import ConfigError, LovecraftError, ModelError, RunError
+from lovecraft.errors import ConfigError, DataError, LovecraftError, ModelError, RunError
 from lovecraft.runs import Run, checkpoints
+
+if TYPE_CHECKING:
+    from lovecraft.data.build import Built
+    from lovecraft.tokenizer import Tokenizer
 
 HOW_TO_GET_A_TOKENIZER = (
     "give --tokenizer DIR (after a Train config --dataset.tokenizer DIR), or make the model that is configured"
@@ -142,6 +146,24 @@ def tokenizer_path(loaded: Loaded) -> Path | None:
     model = config.model if isinstance(config, TrainConfig) else workspace_model()
     found = None if model is None else Path(str(model.path))
     return found if found is not None and (found / "tokenizer.json").is_file() else None
+
+
+def load_tokenizer(loaded: Loaded, model: Path | None = None) -> "Tokenizer":
+    """Return the tokenizer of a config's dataset, or else that of `model`. Raises DataError if there is neither."""
+    from lovecraft import tokenizer
+
+    path = tokenizer_path(loaded) or model
+    if path is None:
+        raise DataError("this needs tokens, and there is no tokenizer", hint=HOW_TO_GET_A_TOKENIZER)
+    return tokenizer.load_tokenizer(path)
+
+
+def build_blocks(dataset: DatasetConfig, loaded: Loaded, model: Path | None = None) -> "tuple[Built, Tokenizer]":
+    """Return the token blocks of a config's dataset, built where they are stale, and the tokenizer they are of."""
+    from lovecraft.data.build import build
+
+    tokenizer = load_tokenizer(loaded, model)
+    return build(dataset, tokenizer, loaded.cache), tokenizer
 
 
 def workspace_model() -> ModelConfig | None:

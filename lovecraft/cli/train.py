@@ -43,21 +43,19 @@ def run(args: argparse.Namespace) -> int:
     changes = diff.changed_from_defaults(diff.entries(loaded.cls, loaded.root))
     console.say(f"{loaded.name}, where it differs from the defaults:")
     console.changes(changes, sys.stderr)
-    from lovecraft.data.build import build, corpus_hash
+    from lovecraft.data.build import corpus_hash
     from lovecraft.files import content_hash
-    from lovecraft.tokenizer import load_tokenizer
 
     model = model_directory(config)
     for one in list_runs(loaded.root, loaded.name):
         if one.damage:
             console.say(f"skipped: {one.damage}")
-    cache, dataset = loaded.root / ".lc" / "cache", resolve(config.dataset)
-    tokenizer = load_tokenizer(target.tokenizer_path(loaded) or model)
-    built = build(dataset, tokenizer, cache)
+    dataset = resolve(config.dataset)
+    built, tokenizer = target.build_blocks(dataset, loaded, model)
     inputs = {
-        "corpus": corpus_hash(dataset, cache),
+        "corpus": corpus_hash(dataset, loaded.cache),
         "tokenizer": tokenizer.fingerprint,
-        "model": content_hash(model, cache / "hashes.json"),
+        "model": content_hash(model, loaded.cache / "hashes.json"),
     }
     found = None if args.new else _same(args, loaded, inputs)
     if found is not None and found.status.get("status") == "finished":

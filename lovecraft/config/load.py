@@ -40,6 +40,11 @@ class Loaded:
     """`project/config`, without the class."""
     root: Path
 
+    @property
+    def cache(self) -> Path:
+        """Where what can be built again is kept."""
+        return self.root / ".lc" / "cache"
+
 
 class _Source(importlib.machinery.SourceFileLoader):
     """Compiles the source, whatever `__pycache__` holds: that takes a file edited twice in a second for the same."""
