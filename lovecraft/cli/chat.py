@@ -96,10 +96,7 @@ def _turn(
         case "/save":
             if not rest:
                 raise LovecraftError("/save takes a file's name")
-            try:
-                Path(rest).write_text(json.dumps(messages, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-            except OSError as error:
-                raise LovecraftError(f"{rest} cannot be written: {error.strerror}") from None
+            console.write(Path(rest), json.dumps(messages, indent=2, ensure_ascii=False) + "\n")
             console.say(f"saved to {rest}")
             return messages
         case _ if command.startswith("/"):

@@ -4,10 +4,12 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, TextIO
 
 from lovecraft.config.diff import Change
 from lovecraft.config.render import columns, text_of
+from lovecraft.errors import LovecraftError
 
 NAMES = ("config", "option", "origin", "run")  # columns that are read as one word, and copied: never broken into lines
 
@@ -20,6 +22,16 @@ def out(text: str) -> None:
 def out_json(value: Any) -> None:
     """Print a value to stdout as JSON."""
     out(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def write(path: Path, text: str, *, parents: bool = False) -> None:
+    """Write a file for the user, with `parents` its directory too. Raises LovecraftError when it cannot be written."""
+    try:
+        if parents:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise LovecraftError(f"{path} cannot be written: {error.strerror}") from None
 
 
 def say(text: str = "") -> None:

@@ -240,10 +240,7 @@ def _histogram(split: str, blocks: "Blocks", args: argparse.Namespace) -> int:
         file = Path(args.histogram)
         if file.suffix != ".svg":
             raise DataError(f"--histogram draws an SVG, and {file} does not end in .svg")
-        try:
-            file.write_text(histogram_svg(bars, f"{split}: lengths of {len(blocks):,} blocks"), encoding="utf-8")
-        except OSError as error:
-            raise DataError(f"{file} cannot be written: {error.strerror}") from error
+        console.write(file, histogram_svg(bars, f"{split}: lengths of {len(blocks):,} blocks"))
         console.out(str(file))
     elif args.json:
         console.out_json([{"from": first, "to": last, "blocks": number} for first, last, number in bars])

@@ -73,11 +73,7 @@ def run(args: argparse.Namespace) -> int:
         if path.exists():
             console.say(f"kept {path}")
             continue
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise ConfigError(f"{path}: cannot be written: {error.strerror}") from None
+        console.write(path, text, parents=True)
     console.out(str(directory))
     console.say("next: put a model directory at models/base, or let `lc convert FILE.gguf models/base` make it")
     console.say("      `lc new project my_texts --texts DIR` makes a dataset of your texts")

@@ -44,11 +44,7 @@ def run(args: argparse.Namespace) -> int:
     if path.exists() or (args.bare[0] == "project" and path.parent.exists()):
         raise ConfigError(f"{path} exists already")
     text = _source(root, args, " ".join(parts).removesuffix(" default").replace("_", " "))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be written: {error.strerror}") from None
+    console.write(path, text, parents=True)
     console.out(str(path))
     console.say(f"next: {_next(args, '/'.join(parts))}")
     return 0

@@ -64,10 +64,7 @@ def _plot(one: Run, file: str) -> int:
         width = max(20, min(72, shutil.get_terminal_size().columns - 10))
         console.out(f"{one.name}\n{curves.text(rows, width)}")
         return 0
-    try:
-        Path(file).write_text(curves.svg(rows, one.name), encoding="utf-8")
-    except OSError as error:
-        raise RunError(f"{file} cannot be written: {error.strerror}") from None
+    console.write(Path(file), curves.svg(rows, one.name))
     console.out(file)
     return 0
 
