@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lovecraft.cli import console
-from lovecraft.cli.generate import number
 from lovecraft.cli.serve import find_served
+from lovecraft.cli.words import within
 from lovecraft.errors import LovecraftError
 
 if TYPE_CHECKING:
@@ -29,10 +29,10 @@ Messages = list[dict[str, str]]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `lc chat`."""
     add = parser.add_argument
-    add("--max-tokens", type=number(int, 1, 1_000_000), default=512, metavar="N", help="tokens of a reply at most; 512")
-    add("--temperature", type=number(float, 0, 2), default=0.7, metavar="T", help="0 is the likeliest token; 0.7")
-    add("--top-p", type=number(float, 1e-9, 1), default=0.95, metavar="P", help="draw from this much probability; 0.95")
-    add("--seed", type=number(int, 0, 2**62), default=0, metavar="N", help="draw the same replies again; 0")
+    add("--max-tokens", type=within(int, 1, 1_000_000), default=512, metavar="N", help="tokens of a reply at most; 512")
+    add("--temperature", type=within(float, 0, 2), default=0.7, metavar="T", help="0 is the likeliest token; 0.7")
+    add("--top-p", type=within(float, 1e-9, 1), default=0.95, metavar="P", help="draw from this much probability; 0.95")
+    add("--seed", type=within(int, 0, 2**62), default=0, metavar="N", help="draw the same replies again; 0")
     add("--system", metavar="TEXT", help="the system message")
     add("--checkpoint", default="latest", metavar="WHICH", help="of a run: latest, best or a step's number")
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import attrs
 
 from lovecraft.cli import console, target
+from lovecraft.cli.words import within
 from lovecraft.config import values
 from lovecraft.config.load import Loaded
 from lovecraft.config.schema import DatasetConfig
@@ -40,7 +41,7 @@ T = TypeVar("T")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `lc data`."""
-    parser.add_argument("-n", type=_positive, metavar="N", help="print N documents, or with --blocks N blocks")
+    parser.add_argument("-n", type=within(int, 1), metavar="N", help="print N documents, or with --blocks N blocks")
     parser.add_argument("--split", choices=SPLITS, help="which split to look at; the first one otherwise")
     view = parser.add_mutually_exclusive_group()
     view.add_argument("--blocks", action="store_true", help="print blocks as text; ⟦…⟧ encloses what a block repeats")
@@ -82,12 +83,6 @@ def run(args: argparse.Namespace) -> int:
 
 def _counted(number: int, things: str) -> str:
     return f"{number} {things.removesuffix('s') if number == 1 else things}"
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1, got {text!r}")
-    return int(text)
 
 
 def _pick(splits: Mapping[str, T], wanted: str | None) -> tuple[str, T]:

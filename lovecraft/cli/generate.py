@@ -14,6 +14,7 @@ import attrs
 
 from lovecraft.cli import console
 from lovecraft.cli.serve import find_served
+from lovecraft.cli.words import within
 from lovecraft.errors import ConfigError
 
 USAGE = "[CONFIG|RUN|MODEL] [PROMPT] [--url URL]"
@@ -28,12 +29,12 @@ REMOTE = ("api_key_file", "model")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `lc generate`."""
     add = parser.add_argument
-    add("--max-tokens", type=number(int, 1, 1_000_000), default=256, metavar="N", help="tokens to make at most; 256")
-    add("--temperature", type=number(float, 0, 2), default=0.8, metavar="T", help="0 is the likeliest token; 0.8")
-    add("--top-p", type=number(float, 1e-9, 1), default=0.95, metavar="P", help="draw from this much probability; 0.95")
-    add("--top-k", type=number(int, 0, 2**31), default=0, metavar="K", help="draw from so many tokens; 0: all")
-    add("--min-p", type=number(float, 0, 1), default=0.0, metavar="P", help="least probability, of the likeliest's; 0")
-    add("--seed", type=number(int, 0, 2**62), metavar="N", help="draw the same text again")
+    add("--max-tokens", type=within(int, 1, 1_000_000), default=256, metavar="N", help="tokens to make at most; 256")
+    add("--temperature", type=within(float, 0, 2), default=0.8, metavar="T", help="0 is the likeliest token; 0.8")
+    add("--top-p", type=within(float, 1e-9, 1), default=0.95, metavar="P", help="draw from this much probability; 0.95")
+    add("--top-k", type=within(int, 0, 2**31), default=0, metavar="K", help="draw from so many tokens; 0: all")
+    add("--min-p", type=within(float, 0, 1), default=0.0, metavar="P", help="least probability, of the likeliest's; 0")
+    add("--seed", type=within(int, 0, 2**62), metavar="N", help="draw the same text again")
     add(
         "--stop",
         type=_some,
@@ -42,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TEXT",
         help="end before this text; may be given again",
     )
-    add("--n", type=number(int, 1, 1000), default=1, metavar="N", help="continuations to make, one after the other")
+    add("--n", type=within(int, 1, 1000), default=1, metavar="N", help="continuations to make, one after the other")
     add("--no-echo", action="store_true", help="do not print the prompt")
     add("--ignore-eos", action="store_true", help="go on where the model would end")
     add(
@@ -53,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--checkpoint", metavar="WHICH", help="of a run: latest, best or a step's number")
     add("--device", help="auto, cpu, cuda, cuda:N or mps")
     add("--dtype", help="auto, float32, bfloat16 or float16")
-    add("--max-context", type=number(int, 2, 2**31), metavar="N", help="a shorter context than the model's")
+    add("--max-context", type=within(int, 2, 2**31), metavar="N", help="a shorter context than the model's")
     add("--url", help="let a server do it: any with OpenAI's completion API")
     add("--model", metavar="NAME", help="with --url: which of its models; the first one it lists")
     add("--api-key-file", type=Path, metavar="FILE", help="with --url: a file whose first key it is")
@@ -196,19 +197,3 @@ def _some(text: str) -> str:
     if not text:
         raise argparse.ArgumentTypeError("an empty text would end it at once")
     return text
-
-
-def number(kind: type, low: float, high: float) -> Callable[[str], float]:
-    """Return a reader of numbers between two bounds, for argparse."""
-
-    def read(text: str) -> float:
-        try:
-            value = kind(text)
-        except ValueError:
-            value = None
-        if value is None or not low <= value <= high:
-            what = "a whole number" if kind is int else "a number"
-            raise argparse.ArgumentTypeError(f"expected {what} from {low} to {high}, not {text!r}")
-        return value
-
-    return read

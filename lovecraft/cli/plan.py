@@ -8,6 +8,7 @@ import argparse
 
 from lovecraft.cli import console, target
 from lovecraft.cli.train import model_directory
+from lovecraft.cli.words import within
 from lovecraft.config.resolve import resolve
 
 USAGE = "CONFIG|RUN [--tflops N] [--json] [--option value …]"
@@ -20,7 +21,9 @@ KNOBS = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `lc plan`."""
-    parser.add_argument("--tflops", type=_positive, metavar="N", help="matrix product rate of the machine to plan for")
+    parser.add_argument(
+        "--tflops", type=within(float, 0.001), metavar="N", help="matrix product rate of the machine to plan for"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -53,13 +56,3 @@ def run(args: argparse.Namespace) -> int:
     console.out(f"checkpointing {found.bytes.checkpointing}, offload {found.bytes.offload}")
     console.out("it fits" if found.bytes.fits else f"it does not fit: {KNOBS}")
     return 0 if found.bytes.fits else 1
-
-
-def _positive(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not value > 0:
-        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
-    return value

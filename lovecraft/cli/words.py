@@ -1,4 +1,4 @@
-"""Splitting a command line: the command's own flags, the target, and the options that follow it.
+"""Reading a command line: the command's own flags, the target, and the options that follow it.
 
     lc train --new finetune_lovecraft --max-steps 10 --dataset.shuffle false
              own   target             options
@@ -7,7 +7,8 @@ The target is the first bare word that does not follow an option; what options e
 """
 
 import argparse
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 
 import attrs
 
@@ -50,6 +51,23 @@ def split(argv: Sequence[str], parser: argparse.ArgumentParser, bare: int) -> Wo
         else:
             options.append(word)
     return Words(own, found, options)
+
+
+def within(kind: type, low: float, high: float = math.inf) -> Callable[[str], float]:
+    """Return a reader of numbers between two bounds, for argparse."""
+    wanted = "a whole number" if kind is int else "a number"
+    bounds = f"from {low} to {high}" if high < math.inf else f"from {low}"
+
+    def read(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"expected {wanted} {bounds}, not {text!r}")
+        return value
+
+    return read
 
 
 def _is_flag(word: str) -> bool:
