@@ -13,13 +13,13 @@ import httpx2 as httpx
 from starlette.testclient import TestClient
 
 from lovecraft.engine.engine import Engine
-from lovecraft.engine.fake import scripted
 from lovecraft.engine.request import Policy, Request, Steps
 from lovecraft.serve.app import make_app
 from lovecraft.serve.asgi import Access
 from lovecraft.serve.server import Server, bind
 from lovecraft.serve.service import Served, Service
 from lovecraft.tokenizer import Tokenizer
+from tests.fake import scripted
 from tests.tiny import EOS_ID
 
 MODEL = "org/tiny"

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from lovecraft.engine.engine import SHUTDOWN, Engine, Job, events
-from lovecraft.engine.fake import scripted
 from lovecraft.engine.request import Finish, Read, Request, Steps
 from lovecraft.errors import ModelError, RequestError
+from tests.fake import scripted
 
 Make = Callable[..., Engine]
 

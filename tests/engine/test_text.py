@@ -58,5 +58,5 @@ def test_prompt_begins_as_the_tokenizer_does(tokenizer: Tokenizer, tmp_path) -> 
 
 
 def test_text_and_queue_need_no_torch() -> None:
-    code = "import sys; from lovecraft.engine import engine, fake, text; print('torch' in sys.modules)"
+    code = "import sys; from lovecraft.engine import engine, text; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"

@@ -9,10 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
-from lovecraft.engine.fake import scripted
 from lovecraft.engine.request import Finish, Read, Request, Steps
 from lovecraft.errors import ModelError
 from lovecraft.tokenizer import Tokenizer
+from tests.fake import scripted
 from tests.serve.test_protocol import MALFORMED, values
 from tests.serving import CONTEXT, TEXT, Made
 

@@ -68,10 +68,10 @@ PROGRAM = """
     import pathlib, sys, time
     from lovecraft import ServeConfig
     from lovecraft.engine.engine import Engine
-    from lovecraft.engine.fake import scripted
     from lovecraft.serve.server import run
     from lovecraft.serve.service import Served
     from lovecraft.tokenizer import load_tokenizer
+    from tests.fake import scripted
 
     def load():
         print("loading", flush=True)
@@ -94,7 +94,8 @@ def start(model_dir: Path) -> Iterator[Start]:
 
     def one(loading: float = 0.0, drain: float = 0.1) -> subprocess.Popen[str]:
         code = textwrap.dedent(PROGRAM).format(loading=loading, drain=drain)
-        process = subprocess.Popen([sys.executable, "-c", code, str(model_dir)], stdout=subprocess.PIPE, text=True)
+        command = [sys.executable, "-c", code, str(model_dir)]
+        process = subprocess.Popen(command, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, text=True)
         processes.append(process)
         assert process.stdout is not None
         assert process.stdout.readline() == "loading\n"

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from lovecraft.engine.fake import scripted
 from lovecraft.engine.request import Finish, Read, Request, Steps
 from lovecraft.serve import completions
 from lovecraft.tokenizer import Tokenizer
+from tests.fake import scripted
 from tests.serving import TEXT, Made, Running, connect, running, wait_for
 
 Make = Callable[..., Made]

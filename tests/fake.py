@@ -1,4 +1,4 @@
-"""An engine's stand-in for tests: it says what it was told to say."""
+"""A stand-in for the engine: it says what it was told to say."""
 
 import time
 from collections.abc import Callable, Sequence
