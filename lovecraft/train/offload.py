@@ -7,7 +7,6 @@ on the device: they are wanted at once. On a CPU the same bookkeeping makes plai
 
 import collections
 import functools
-from typing import Protocol
 
 import attrs
 import torch
@@ -29,7 +28,7 @@ class Offload:
     _waiting: dict[int, torch.Size] = attrs.field(factory=dict, init=False)
     _fetched: dict[int, Tensor] = attrs.field(factory=dict, init=False)
     _slab: Tensor | None = attrs.field(default=None, init=False)
-    _copies: "_Copies | None" = attrs.field(default=None, init=False)
+    _copies: "_PlainCopies | _StreamCopies | None" = attrs.field(default=None, init=False)
 
     def run_block(self, index: int, block: Block, hidden: Tensor) -> Tensor:
         """Run block number `index` on `hidden` (B, T, D), checkpointed and, unless it is one of the last, offloaded."""
@@ -39,11 +38,6 @@ class Offload:
             return checkpointed(index, block, hidden)
         with torch.autograd.graph.saved_tensors_hooks(functools.partial(self._pack, index), self._unpack):
             return checkpointed(index, block, hidden)
-
-    def assert_empty(self) -> None:
-        """Check that backward has fetched every input that forward sent away."""
-        assert not self._waiting, f"never fetched: blocks {sorted(self._waiting)}"
-        assert not self._fetched, f"fetched in vain: blocks {sorted(self._fetched)}"
 
     def _begin(self, hidden: Tensor) -> None:
         """Forget what a forward pass without backward left, and make the slab large enough."""
@@ -80,18 +74,8 @@ class Offload:
         return self._slab[index, : shape.numel()].view(shape)  # (B, T, D)
 
 
-class _Copies(Protocol):
-    """Moves tensors between the device and rows of the slab."""
-
-    def send(self, index: int, hidden: Tensor, row: Tensor) -> None: ...
-
-    def fetch(self, index: int, row: Tensor) -> Tensor: ...
-
-    def wait(self, index: int) -> None: ...
-
-
 class _PlainCopies:
-    """Copies that are done when they return."""
+    """Copies between the device and rows of the slab, done when they return."""
 
     def send(self, index: int, hidden: Tensor, row: Tensor) -> None:
         row.copy_(hidden)
