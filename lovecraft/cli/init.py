@@ -1,9 +1,11 @@
-"""Make a workspace: workspace.py, projects/, Makefile, .gitignore and editor settings.
+"""Make a workspace: workspace.py, projects/, Makefile, .gitignore, settings of checkers and editor.
 
 Nothing that exists is touched.
 """
 
 import argparse
+import json
+import sys
 from pathlib import Path
 
 from lovecraft.cli import console
@@ -41,12 +43,24 @@ train show plan serve:
 
 .PHONY: train show plan serve
 """,
-    ".gitignore": "/.lc/\n/models/\n/runs/\n__pycache__/\n",
-    ".vscode/settings.json": """\
-{
+    ".gitignore": "/.lc/\n/.vscode/\n/models/\n/runs/\n__pycache__/\n",
+    "pyproject.toml": """\
+[tool.ruff]
+line-length = 120
+
+[tool.ruff.lint.isort]
+known-first-party = ["lovecraft", "workspace", "projects"]
+
+[tool.pyrefly]
+project-includes = ["workspace.py", "projects"]
+search-path = ["."]
+""",
+    ".vscode/settings.json": f"""\
+{{
     "python.analysis.extraPaths": ["."],
-    "python.analysis.typeCheckingMode": "basic"
-}
+    "python.analysis.typeCheckingMode": "basic",
+    "python.defaultInterpreterPath": {json.dumps(sys.executable)}
+}}
 """,
     "projects/README.md": """\
 One folder a project, one module a config. `lc ls` lists them, `lc new project NAME` makes one.

@@ -1,17 +1,19 @@
 """List projects and configs.
 
 Modules are parsed, not imported, so that a broken one is listed with its error and the others still are. The config
-that a project's bare name means is marked with `*`. With --check each is also imported and resolved, in a process of
-its own.
+that the bare name of its project, or folder, means is marked with `*`. With --check each is also imported and resolved,
+in a process of its own.
 """
 
 import argparse
+import os
 import subprocess
 import sys
 
 import attrs
 
 from lovecraft.cli import console
+from lovecraft.config.base import did_you_mean
 from lovecraft.config.load import Listed, default_of, find_root, listing
 from lovecraft.errors import ConfigError
 
@@ -29,14 +31,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print one line a config; exit 1 when one is broken."""
     found = list(listing(find_root()))
+    names = [item.name for item in found]
     if args.target:
         project = args.target.strip("/").removeprefix("projects/")
-        found = [item for item in found if item.name.startswith(project + "/")]
-        if not found:
-            raise ConfigError(f"no project {project!r}", hint="`lc ls` lists them all")
+        inside = [item for item in found if f"{item.name}/".startswith(project + "/")]
+        if not inside:
+            close = did_you_mean(project, {item.name.partition("/")[0] for item in found})
+            raise ConfigError(f"no project {project!r}{close}", hint="`lc ls` lists them all")
+        found = inside
     if args.check:
-        found = [item if item.error else attrs.evolve(item, error=_check(item.name)) for item in found]
-    names = [item.name for item in found]
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+            found = list(pool.map(_checked, found))
     if args.json:
         console.out_json([_as_json(item, names) for item in found])
     elif not found:
@@ -47,18 +54,24 @@ def run(args: argparse.Namespace) -> int:
     return 1 if any(item.error for item in found) else 0
 
 
-def _check(name: str) -> str:
-    """Return what `lc show` says is wrong with a config, in one line; nothing if it can be shown."""
-    command = [sys.executable, "-m", "lovecraft", "show", name, "--json"]
+def _checked(item: Listed) -> Listed:
+    """Return a config with what `lc show` says is wrong with it, in one line, if anything is."""
+    if item.error:
+        return item
+    command = [sys.executable, "-m", "lovecraft", "show", item.name, "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
     if done.returncode == 0:
-        return ""
+        return item
     lines = [line.removeprefix("error: ") for line in done.stderr.splitlines() if line and not line.startswith("hint:")]
-    return (lines[-1] if lines[:1] and lines[0].startswith("Traceback") else " ".join(lines)) or "it ends the process"
+    said = lines[-1] if lines[:1] and lines[0].startswith("Traceback") else " ".join(lines)
+    return attrs.evolve(item, error=said or "it ends the process")
 
 
 def _is_default(item: Listed, names: list[str]) -> bool:
-    return default_of(item.name.partition("/")[0], names) == item.name
+    return item.name in (
+        default_of(item.name.partition("/")[0], names),
+        default_of(item.name.rpartition("/")[0], names),
+    )
 
 
 def _mark(item: Listed, names: list[str]) -> str:

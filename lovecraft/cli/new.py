@@ -1,28 +1,36 @@
 """Write a new module that subclasses a given config.
 
-With --texts it is a dataset of the .txt files in and below a directory; without --from it subclasses the workspace's
-Train.
+With --texts it is a dataset of the .txt files in and below a directory, with --dataset a training on that dataset;
+without --from it subclasses the workspace's Train.
 """
 
 import argparse
+import ast
 import glob
 import json
 import keyword
+import re
+import unicodedata
 from pathlib import Path
 
 from lovecraft.cli import console
-from lovecraft.config.load import find_root, load
+from lovecraft.config.load import KINDS, Loaded, find_root, load
+from lovecraft.config.schema import DatasetConfig, TrainConfig
 from lovecraft.errors import ConfigError
 
-USAGE = "project NAME | config PROJECT/NAME  [--from CONFIG] [--texts DIR] [--description TEXT] [--copy]"
+USAGE = (
+    "project NAME | config PROJECT/NAME  [--from CONFIG] [--dataset CONFIG] [--texts DIR] [--description TEXT] [--copy]"
+)
 EXAMPLE = "lc new project my_finetune --from finetune_lovecraft/default"
 TAKES_OPTIONS = False
 BARE = 2
+LONGEST = 100  # characters of a description, which is one line
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `lc new`."""
     parser.add_argument("--from", dest="base", metavar="CONFIG", help="the config to subclass")
+    parser.add_argument("--dataset", metavar="CONFIG", help="what the new Train config trains on")
     parser.add_argument("--texts", metavar="DIR", help="make a dataset of the .txt files in and below this directory")
     parser.add_argument("--description", metavar="TEXT", help="what `lc ls` says of it")
     parser.add_argument("--copy", action="store_true", help="copy the source of --from instead of subclassing it")
@@ -32,29 +40,42 @@ def run(args: argparse.Namespace) -> int:
     """Write the module; print its path to stdout."""
     if len(args.bare) != 2 or args.bare[0] not in ("project", "config"):
         raise ConfigError("lc new takes `project NAME` or `config PROJECT/NAME`", hint=f"for example: {EXAMPLE}")
-    if args.texts and args.base:
-        raise ConfigError("--texts makes a new dataset, --from subclasses a config", hint="give one of them")
+    if args.texts and (args.base or args.dataset):
+        other = "--from subclasses a config" if args.base else "--dataset trains on one that there is"
+        raise ConfigError(f"--texts makes a new dataset, {other}", hint="give one of them")
     if args.copy and not args.base:
         raise ConfigError("--copy copies a config's source, and none is named", hint="add --from CONFIG")
-    if args.copy and args.description:
+    if args.copy and (args.description or args.dataset):
         raise ConfigError("--copy takes the source of --from as it is, its description too", hint="give --from alone")
     root = find_root()
     parts = _parts(*args.bare)
-    path = root.joinpath("projects", *parts).with_suffix(".py")
-    if path.exists() or (args.bare[0] == "project" and path.parent.exists()):
-        raise ConfigError(f"{path} exists already")
-    text = _source(root, args, " ".join(parts).removesuffix(" default").replace("_", " "))
+    path = _free(root, parts, args.bare[0])
+    text = _source(root, args, _description(args, parts))
     console.write(path, text, parents=True)
     console.out(str(path))
     console.say(f"next: {_next(args, '/'.join(parts))}")
     return 0
 
 
+def _free(root: Path, parts: list[str], kind: str) -> Path:
+    """Return the file to write. Raises ConfigError where something of that name is there, or its project is not."""
+    path = root.joinpath("projects", *parts).with_suffix(".py")
+    taken = [path, path.with_suffix(""), *([path.parent] if kind == "project" else [])]
+    taken += [
+        folder.with_suffix(".py") for folder in path.parents if folder.is_relative_to(root / "projects" / parts[0])
+    ]
+    if found := next((there for there in taken if there.exists()), None):
+        raise ConfigError(f"{found} exists already")
+    if kind == "config" and not (root / "projects" / parts[0]).is_dir():
+        raise ConfigError(f"no project {parts[0]!r}", hint=f"`lc new project {parts[0]}` makes it")
+    return path
+
+
 def _next(args: argparse.Namespace, name: str) -> str:
     """Return what can be done with the new config as it is."""
     if args.texts:
-        return f"`lc data {name}`"
-    return f"`lc show {name}`" if args.base else f"name its dataset there, or try `lc show {name} --dataset CONFIG`"
+        return f"`lc data {name}`, then `lc new project NAME --dataset {name}` to train on it"
+    return f"`lc show {name}`" if args.base or args.dataset else f"`lc show {name} --dataset CONFIG`, or name one there"
 
 
 def _parts(kind: str, name: str) -> list[str]:
@@ -67,9 +88,23 @@ def _parts(kind: str, name: str) -> list[str]:
     for part in parts:
         if keyword.iskeyword(part):
             raise ConfigError(f"{part!r} is a word of Python itself", hint=f"write {part}s, or any other name")
-        if not (part.isidentifier() and part[0].isalpha()):
-            raise ConfigError(f"{part!r} is not a module name", hint="letters, digits and _, a letter first")
+        if not re.fullmatch(r"[a-zA-Z][a-zA-Z0-9_]*", part):
+            plain = unicodedata.normalize("NFKD", part).encode("ascii", "ignore").decode()
+            better = re.sub(r"\W+", "_", plain).strip("_")
+            hint = f"; write {better}" if re.match("[a-zA-Z]", better) else ""
+            raise ConfigError(
+                f"{part!r} is not a module name", hint=f"letters a to z, digits and _, a letter first{hint}"
+            )
     return [*parts, "default"] if kind == "project" else parts
+
+
+def _description(args: argparse.Namespace, parts: list[str]) -> str:
+    """Return the docstring of the new module, which is one line."""
+    title = " ".join(parts).removesuffix(" default").replace("_", " ")
+    said = " ".join((args.description or "").split()) or title[:1].upper() + title[1:] + "."
+    if len(said) > LONGEST:
+        raise ConfigError(f"--description has {len(said)} characters", hint=f"a line has room for {LONGEST}")
+    return said
 
 
 def _quoted(text: str) -> str:
@@ -77,25 +112,61 @@ def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-def _source(root: Path, args: argparse.Namespace, title: str) -> str:
+def _source(root: Path, args: argparse.Namespace, description: str) -> str:
     """Return the new module's text."""
-    description = args.description or title[:1].upper() + title[1:] + "."
     if args.texts:
         return _dataset(root, Path(args.texts), description)
-    if args.base is None:
-        return _subclass(description, "import workspace", "class Train(workspace.Train)", "dataset = ...")
-    loaded = load(args.base, root=root)
-    package, _, module = ("projects." + loaded.name.replace("/", ".")).rpartition(".")
     if args.copy:
-        return (root / "projects" / loaded.name).with_suffix(".py").read_text(encoding="utf-8")
-    cls = loaded.cls.__name__
-    return _subclass(description, f"from {package} import {module}", f"class {cls}({module}.{cls})", "option = value")
+        return _copied(load(args.base, root=root))
+    imports, base, example = "import workspace", "workspace.Train", "dataset = ..."
+    if args.base:
+        loaded = _load(args.base, root, tuple(KINDS.values()))
+        package, _, module = _name(loaded).rpartition(".")
+        imports, base, example = f"from {package} import {module}", f"{module}.{loaded.cls.__name__}", "option = value"
+    body = f"    pass  # write what differs here, as `{example}`"
+    if args.dataset:
+        if args.base and not issubclass(loaded.cls, TrainConfig):
+            raise ConfigError(f"--dataset is for Train configs, and {args.base} is none", hint="give --from alone")
+        found = _load(args.dataset, root, (DatasetConfig,))
+        name = found.cls.__name__
+        imports = "\n".join(sorted([imports, f"from {_name(found)} import {name}"], key=_natural))
+        body = f"    dataset = {name}\n    # what differs is written here, as `epochs = 2`"
+    return _module(description, imports, f"{base.rpartition('.')[2]}({base})", body)
 
 
-def _subclass(description: str, imports: str, head: str, example: str) -> str:
-    return (
-        f'""{_quoted(description)}""\n\n{imports}\n\n\n{head}:\n    pass  # write what differs here, as `{example}`\n'
-    )
+def _load(name: str, root: Path, kinds: tuple[type, ...]) -> Loaded:
+    loaded = load(name, root=root)
+    if not issubclass(loaded.cls, kinds):
+        raise ConfigError(f"{name} is no {' or '.join(k.__name__ for k in kinds)}", hint="`lc ls` lists the configs")
+    return loaded
+
+
+def _name(loaded: Loaded) -> str:
+    """Return the name that Python imports a config's module by."""
+    return "projects." + loaded.name.replace("/", ".")
+
+
+def _natural(line: str) -> tuple[bool, str]:
+    """Order imports as isort does: `import` before `from`, numbers by their size."""
+    return line.startswith("from"), re.sub(r"\d+", lambda digits: digits[0].zfill(9), line)
+
+
+def _module(description: str, imports: str, head: str, body: str) -> str:
+    return f'""{_quoted(description)}""\n\n{imports}\n\n\nclass {head}:\n{body}\n'
+
+
+def _copied(loaded: Loaded) -> str:
+    """Return a config's source with its relative imports made absolute; say which lines name the file itself."""
+    file = (loaded.root / "projects" / loaded.name).with_suffix(".py")
+    lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+    for node in ast.walk(ast.parse("".join(lines))):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            package = ".".join(_name(loaded).split(".")[: -node.level])
+            module = f"{package}.{node.module}" if node.module else package
+            lines[node.lineno - 1] = re.sub(r"from\s+\.[\w.]*", f"from {module}", lines[node.lineno - 1])
+        elif isinstance(node, ast.Name) and node.id == "__file__":
+            console.say(f"line {node.lineno} uses __file__, which is the copy's own now")
+    return "".join(lines)
 
 
 def _dataset(root: Path, texts: Path, description: str) -> str:
@@ -116,5 +187,5 @@ def _dataset(root: Path, texts: Path, description: str) -> str:
     pattern = _quoted(glob.escape(found[-1]))
     held_out = f"    validation = ({pattern},)  # held out of train\n" if len(found) > 1 else ""
     console.say(f"{len(found):,} texts" + (f"; {found[-1]} is held out of train" if held_out else ", none held out"))
-    body = f'    source = {source}\n    train = ("*.txt",)\n{held_out}'
-    return f'""{_quoted(description)}""\n\n{imports}\n\n\nclass Dataset(DatasetConfig):\n{body}'
+    body = f'    source = {source}\n    train = ("*.txt",)\n{held_out}'.rstrip("\n")
+    return _module(description, imports, "Dataset(DatasetConfig)", body)

@@ -1,6 +1,9 @@
 """`lc init`: a workspace that works at once, and that nothing overwrites."""
 
+import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +12,8 @@ import pytest
 
 from lovecraft.cli.init import FILES
 
+ROOT = Path(__file__).parents[2]
+RUFF = Path(sys.executable).parent / "ruff"
 Command = Callable[..., Any]
 
 
@@ -25,6 +30,7 @@ def test_a_workspace_is_made_in_a_new_directory(lc: Command, tmp_path: Path) -> 
         == {
             "workspace.py",
             "Makefile",
+            "pyproject.toml",
             ".gitignore",
             ".vscode/settings.json",
             "projects/README.md",
@@ -48,12 +54,28 @@ def test_the_new_workspace_lists_makes_and_shows_projects(
     assert "lc new project" in empty.err
     assert lc("new", "project", "tales", "--texts", "texts").code == 0
     assert lc("show", "tales").code == 0
+    assert lc("data", "tales").code == 0
     assert lc("new", "project", "ft").code == 0
-    done = lc("show", "ft")
-    assert done.err == "error: projects/ft/default.py:6: dataset: required; set it in Train\n"
-    shown = lc("show", "ft", "--dataset", "tales")
+    assert "dataset: required; set it in Train" in lc("show", "ft").err
+    assert lc("show", "ft", "--dataset", "tales").code == 0
+    assert lc("new", "project", "on_tales", "--dataset", "tales").code == 0
+    shown = lc("show", "on_tales")
     assert shown.code == 0
     assert "//models/base" in shown.out
+
+
+def test_what_is_written_passes_the_checkers_it_sets_up(lc: Command, tmp_path: Path) -> None:
+    lc("init")
+    for command in (["check"], ["format", "--check"], ["check", "--config", ROOT / "pyproject.toml"]):
+        done = subprocess.run([RUFF, *command, "--no-cache", "."], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout
+
+
+def test_the_editor_is_told_of_the_interpreter_that_has_the_library(lc: Command, tmp_path: Path) -> None:
+    lc("init")
+    settings = json.loads((tmp_path / ".vscode/settings.json").read_text())
+    assert settings["python.defaultInterpreterPath"] == sys.executable
+    assert "/.vscode/\n" in (tmp_path / ".gitignore").read_text()  # for it names this machine's interpreter
 
 
 def test_a_workspace_is_never_made_twice(lc: Command) -> None:

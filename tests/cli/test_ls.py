@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from lovecraft.cli import console
+
 Command = Callable[..., Any]
 Write = Callable[[str, str], Path]
 
@@ -34,6 +36,24 @@ def test_it_works_from_any_folder_of_the_workspace(
 @pytest.mark.parametrize("name", ["tiny", "tiny/", "projects/tiny"])
 def test_one_project_is_listed_alone(lc: Command, workspace: Path, name: str) -> None:
     assert [line.split()[1] for line in lc("ls", name).out.splitlines()[1:]] == ["tiny/default"]
+
+
+def test_a_folder_in_a_project_has_its_own_default(lc: Command, workspace: Path, write: Write) -> None:
+    for name in ("default", "long"):
+        write(f"projects/tiny/gpu1/{name}.py", "class Train(Base): pass\n")
+    marks = {line.split()[-1]: line[0] for line in lc("ls", "tiny/gpu1").out.splitlines()[1:]}
+    assert marks == {"tiny/gpu1/default": "*", "tiny/gpu1/long": " "}
+    assert [line.split()[0] for line in lc("ls", "tiny/gpu1/long").out.splitlines()[1:]] == ["tiny/gpu1/long"]
+
+
+def test_a_narrow_terminal_breaks_descriptions_and_no_name(
+    lc: Command, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "fancy", lambda stream: True)
+    monkeypatch.setenv("COLUMNS", "40")
+    lines = lc("ls").out.splitlines()
+    assert max(map(len, lines)) <= 40
+    assert sum("texts/default" in line for line in lines) == 1
 
 
 def test_a_syntax_error_is_reported_and_the_others_are_listed(lc: Command, workspace: Path, write: Write) -> None:
@@ -79,7 +99,7 @@ def test_json_has_one_object_a_config(lc: Command, workspace: Path, write: Write
 def test_an_unknown_project_is_refused(lc: Command, workspace: Path) -> None:
     done = lc("ls", "tinny")
     assert (done.code, done.out) == (2, "")
-    assert done.err == "error: no project 'tinny'\n\nhint: `lc ls` lists them all\n"
+    assert done.err == "error: no project 'tinny'; did you mean 'tiny'?\n\nhint: `lc ls` lists them all\n"
 
 
 def test_outside_a_workspace_it_says_how_to_make_one(lc: Command) -> None:
