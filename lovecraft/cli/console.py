@@ -2,8 +2,11 @@
 
 import json
 import os
+import shutil
 import sys
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -11,6 +14,9 @@ from lovecraft.config.diff import Change
 from lovecraft.config.render import columns, text_of
 from lovecraft.errors import LovecraftError
 
+Cells = Sequence[tuple[str, str]]  # what stands in a line, each with its style
+STYLES = {"dim": "2", "bold": "1", "value": "1;36", "reason": "3;32"}  # the codes of a terminal
+WIDE = 32  # characters of a value that do not push what follows it onto the next line
 NAMES = ("config", "option", "origin", "run")  # columns that are read as one word, and copied: never broken into lines
 
 
@@ -79,8 +85,49 @@ def table(
 
 def changes(found: Sequence[Change], stream: TextIO | None = None) -> None:
     """Print what changed, an option a line: its value, what it was, and where the value comes from."""
-    rows = [(c.path, text_of(c.b), text_of(c.a), c.b_origin) for c in found]
-    table(rows, ("option", "value", "was", "origin"), styles=("bold", "cyan", "dim", "dim"), stream=stream)
+    stream = stream or sys.stdout
+    if not fancy(stream):
+        rows = [(c.path, text_of(c.b), text_of(c.a), c.b_origin) for c in found]
+        table(rows, ("option", "value", "was", "origin"), stream=stream)
+        return
+    flow(
+        [
+            [(c.path, "bold"), (text_of(c.b), "value"), (f"was {text_of(c.a)}", "dim"), (c.b_origin, "dim")]
+            for c in found
+        ],
+        3,
+        stream,
+    )
+
+
+def flow(lines: Sequence[Cells], origin: int, stream: TextIO) -> None:
+    """Print lines of styled cells at a terminal, aligned; a cell that has no room stands below, and none is cut.
+
+    `origin` is the column of the places, for which the values before it leave room.
+    """
+    width = shutil.get_terminal_size().columns
+    widest = [max(len(line[i][0]) for line in lines if line) for i in range(len(max(lines, key=len)))]
+    room = (width - widest[0] - widest[origin] - 2 * origin) // (origin - 1)
+    for i in range(1, origin):
+        widest[i] = max(8, min(widest[i], room, WIDE))
+    starts = [0, *accumulate(w + 2 for w in widest[:-1])]
+    print("\n".join("".join(_flowing(line, starts, width)) for line in lines), file=stream, flush=True)
+
+
+def _flowing(line: Cells, starts: Sequence[int], width: int) -> Iterator[str]:
+    at = -2
+    for i, (text, style) in enumerate(line):
+        if not text:
+            continue
+        start, parts = starts[i], [text]
+        if start < at + 2 or (i and start + len(text) > width):
+            below = [s for s in (starts[i - 1], starts[1], 4) if s and s + len(text) <= width]
+            start, at = below[0] if below else 4, -1
+            parts = textwrap.wrap(text, max(20, width - start), break_on_hyphens=False)
+            yield "\n"
+        yield " " * (start - max(at, 0))
+        yield f"\n{' ' * start}".join(f"\033[{STYLES[style]}m{part}\033[0m" if style else part for part in parts)
+        at = start + len(parts[-1])
 
 
 def size(count: float) -> str:

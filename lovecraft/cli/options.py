@@ -5,19 +5,22 @@ that `--optimizer AdamW --optimizer.betas 0.9,0.95` is understood in any order.
 """
 
 import difflib
+import shlex
 import typing
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import attrs
 
-from lovecraft.config import base, values
-from lovecraft.config.base import Config, Option, Origin
+from lovecraft.config import base, render, source, values
+from lovecraft.config.base import Config, Derived, Option, Origin
 from lovecraft.config.load import load
 from lovecraft.config.override import override
-from lovecraft.config.resolve import Row, choices, rows
+from lovecraft.config.resolve import Row, all_rows, choices, rows_so_far
 from lovecraft.errors import ConfigError
+
+DASHES = "‐‑‒–—―−"
 
 
 @attrs.frozen
@@ -35,7 +38,7 @@ class Flag:
     @property
     def said(self) -> Origin:
         """The flag's words, as the origin of its value."""
-        return Origin("", said=self.name if self.text is None else f"{self.name} {self.text}")
+        return Origin("", said=self.name if self.text is None else f"{self.name} {shlex.quote(self.text)}")
 
 
 def apply(cls: Any, words: Sequence[str], root: Path | None) -> Any:
@@ -46,15 +49,16 @@ def apply(cls: Any, words: Sequence[str], root: Path | None) -> Any:
     """
     flags = list(_flags(words))
     for depth in range(max((flag.path.count(".") for flag in flags), default=0) + 1):  # the outer decide what is inside
-        options = dict(_options(cls))
-        swaps = [f for f in flags if f.path.count(".") == depth and f.path in options and options[f.path].section]
-        changes = {flag.path: _section(flag, options[flag.path], root) for flag in swaps}
-        cls = override(cls, changes, {flag.path: flag.said for flag in swaps})
-        flags = [flag for flag in flags if flag not in swaps]
-    options = dict(_options(cls))
-    paths = {flag: _path(flag, options) for flag in flags}
-    changes = {path: _value(flag, options[path], negated=path != flag.path) for flag, path in paths.items()}
-    return override(cls, changes, {path: flag.said for flag, path in paths.items()})
+        options = _options(cls)
+        found = [f for f in flags if f.path.count(".") == depth and f.path in options and options[f.path].section]
+        swaps = _once((flag.path, flag) for flag in found)
+        changes = {path: _section(flag, options[path], root) for path, flag in swaps.items()}
+        cls = override(cls, changes, {path: flag.said for path, flag in swaps.items()})
+        flags = [flag for flag in flags if flag not in found]
+    options = _options(cls)
+    said = _once((_path(flag, options), flag) for flag in flags)
+    changes = {path: _value(flag, options[path], root, negated=path != flag.path) for path, flag in said.items()}
+    return override(cls, changes, {path: flag.said for path, flag in said.items()})
 
 
 def flag_of(path: str) -> str:
@@ -62,10 +66,22 @@ def flag_of(path: str) -> str:
     return "--" + path.replace("_", "-")
 
 
+def _once(given: Iterable[tuple[str, Flag]]) -> dict[str, Flag]:
+    """Return each option's flag by its path. Raises ConfigError where one option is given two, however spelled."""
+    found: dict[str, Flag] = {}
+    for path, flag in given:
+        if path in found:
+            raise ConfigError(f"{found[path].said.said} and {flag.said.said} set the same option", hint="give one")
+        found[path] = flag
+    return found
+
+
 def _flags(words: Sequence[str]) -> Iterator[Flag]:
     rest = list(words)
     while rest:
         word = rest.pop(0)
+        if word[0:1] in DASHES:  # as word processors and web pages make them of hyphens
+            raise ConfigError(f"{word!r} begins with a typographic dash", hint=f"write --{word.lstrip(DASHES + '-')}")
         if not word.startswith("-"):
             raise ConfigError(f"unexpected {word!r}", hint="the config comes first, then --option value")
         name, joined, text = word.partition("=")
@@ -81,14 +97,18 @@ def _is_negative(word: str) -> bool:
     return word[1:2].isdigit() or word[1:2] == "."
 
 
-def _options(cls: Any, prefix: str = "") -> Iterator[tuple[str, Option]]:
-    """Yield every option by its path, those of the sections in use included."""
+def _options(cls: Any) -> dict[str, Option]:
+    return {path: owner.__options__[name] for path, owner, name in _walk(cls)}
+
+
+def _walk(cls: Any, prefix: str = "") -> Iterator[tuple[str, Any, str]]:
+    """Yield every option's path, class and name, those of the sections in use included."""
     for name, option in cls.__options__.items():
-        yield prefix + name, option
+        yield prefix + name, cls, name
         if option.section is not None:
             section = next((raw for raw, _ in base.history(cls, name)), option.section)
             if isinstance(section, type) and issubclass(section, Config):  # else off, or wrong, as `resolve` will say
-                yield from _options(section, f"{prefix}{name}.")
+                yield from _walk(section, f"{prefix}{name}.")
 
 
 def _path(flag: Flag, options: dict[str, Option]) -> str:
@@ -104,7 +124,7 @@ def _path(flag: Flag, options: dict[str, Option]) -> str:
     return path
 
 
-def _value(flag: Flag, option: Option, *, negated: bool) -> Any:
+def _value(flag: Flag, option: Option, root: Path | None, *, negated: bool) -> Any:
     plain, _ = values.unwrap(option.hint)
     boolean = bool in (plain, *typing.get_args(plain))
     if negated and (flag.text is not None or not boolean):
@@ -115,9 +135,20 @@ def _value(flag: Flag, option: Option, *, negated: bool) -> Any:
     if flag.text is None:
         return not negated
     try:
-        return values.parse(flag.text, option.hint)
+        return _rooted(values.parse(flag.text, option.hint), root)
     except ValueError as error:
         raise ConfigError(f"{flag.said.said}: {error}") from None
+
+
+def _rooted(value: Any, root: Path | None) -> Any:
+    """Return a value whose paths that begin with `//`, as everything prints them, are below the workspace's root."""
+    if isinstance(value, tuple):
+        return tuple(_rooted(item, root) for item in value)
+    if not isinstance(value, Path) or value.root != "//":
+        return value
+    if root is None:
+        raise ValueError("// is the root of a workspace, and there is none here")
+    return root / value.relative_to("//")
 
 
 def _section(flag: Flag, option: Option, root: Path | None) -> Any:
@@ -165,19 +196,36 @@ def nearest(wrong: str, paths: Collection[str]) -> list[str]:
 # --- help ---------------------------------------------------------------------------------------
 
 
-def describe(cls: Any) -> list[tuple[str, str, str, str]]:
-    """Return (flag, type, value, sentence) of every option of a config, as its `--help` lists them."""
-    from lovecraft.config.load import find_root
-    from lovecraft.config.render import text_of
+@attrs.frozen
+class Described:
+    """An option as `--help` lists it."""
 
+    path: str
+    type: str
+    value: str
+    origin: str
+    sentence: str
+
+
+def describe(cls: Any, root: Path | None) -> tuple[list[Described], ConfigError | None]:
+    """Return every option of a config, also of one that is not complete, or wrong; and what is wrong with it."""
+    wrong = None
     try:
-        root = find_root()
-    except ConfigError:
-        root = None
-    return [(flag_of(r.path), _kind(r), text_of(r.value, root), r.sentence) for r in rows(cls)]
+        found = {row.path: row for row in all_rows(cls)}
+    except ConfigError as error:
+        found, wrong = {row.path: row for row in rows_so_far(cls)}, error
+    return [_described(path, owner, name, found.get(path), root) for path, owner, name in _walk(cls)], wrong
 
 
-def _kind(row: Row) -> str:
-    if row.option.section is not None:
-        return "one of " + ", ".join([*choices(row.option.section), *(["none"] if row.option.optional else [])])
-    return values.name_type(row.option.hint).replace("'", "")
+def _described(path: str, owner: Any, name: str, row: Row | None, root: Path | None) -> Described:
+    option, history = owner.__options__[name], base.history(owner, name)
+    raw, origin = history[0] if history else (None, base.origin_of(owner, name))
+    value = "required" if not history else "derived" if isinstance(raw, Derived) else getattr(raw, "__name__", raw)
+    shown = render.text_of(row.value if row else value, root)
+    return Described(path, _kind(option), shown, base.place(origin) if history else "", source.sentence(owner, name))
+
+
+def _kind(option: Option) -> str:
+    if option.section is None:
+        return values.name_type(option.hint).replace("'", "")
+    return ", ".join([*choices(option.section), *(["none"] if option.optional else []), "or a config"])

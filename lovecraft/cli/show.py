@@ -4,14 +4,14 @@ Of a run it prints what the run recorded; of a model directory its family, size,
 """
 
 import argparse
-import shutil
 import sys
+from itertools import accumulate
 from typing import Any
 
 import attrs
 
 from lovecraft.cli import console, options, target
-from lovecraft.config import diff, record, render
+from lovecraft.config import base, diff, record, render
 from lovecraft.config.diff import Entry
 from lovecraft.config.load import Loaded
 from lovecraft.config.resolve import Row, all_rows
@@ -19,7 +19,6 @@ from lovecraft.errors import ConfigError
 
 USAGE = "CONFIG|RUN|MODEL [--diff[=parent]] [--why OPTION] [--json | --python] [--option value …]"
 EXAMPLE = "lc show finetune_lovecraft --dataset.block-size 8192 --diff"
-NARROW = 100  # columns
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,9 +45,13 @@ def run(args: argparse.Namespace) -> int:
         if args.diff or args.why or args.python or args.options:
             raise ConfigError(f"{args.target} is a model, which has no options", hint="of a model only --json is known")
         return card(model, as_json=args.json)
-    if args.why:
-        _why(target.load_config(args), args.why)
-    elif args.diff:
+    if sum((args.why is not None, args.diff is not None, args.python)) > 1 or (args.json and args.python):
+        raise ConfigError(
+            "--why, --diff and --python are three different answers", hint="give one; --json goes with any but --python"
+        )
+    if args.why is not None:
+        _why(target.load_config(args), args)
+    elif args.diff is not None:
         _diff(args)
     elif args.python:
         from lovecraft.config.codegen import module
@@ -63,13 +66,17 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _table(entries: list[Entry]) -> None:
-    """Print an option a line; where four columns would be slivers, the reason stands below the origin."""
-    heads, lines = ["option", "value", "origin", "reason"], []
-    narrow = console.fancy(sys.stdout) and shutil.get_terminal_size().columns < NARROW
-    for e in entries:
-        line = [e.path, render.text_of(e.value), e.origin, e.comment]
-        lines.append([*line[:2], "\n# ".join(filter(None, line[2:]))] if narrow else line)
-    console.table(lines, heads[:3] if narrow else heads, styles=("bold", "cyan", "dim", "italic"))
+    """Print an option a line; at a terminal sections stand apart, and what differs from the default stands out."""
+    if not console.fancy(sys.stdout):
+        console.out(render.table(entries))
+        return
+    shown: list[console.Cells] = []
+    for e, apart in zip(entries, render.breaks([e.path for e in entries]), strict=True):
+        bold, value, dim = ("bold", "value", "") if e.value != e.default else ("", "", "dim")
+        reason = f"# {e.comment}" if e.comment else ""
+        shown += [[]] if apart else []
+        shown.append([(e.path, bold), (render.text_of(e.value), value), (e.origin, dim), (reason, "reason")])
+    console.flow(shown, 2, sys.stdout)
 
 
 def as_json(args: argparse.Namespace) -> dict[str, Any]:
@@ -84,13 +91,20 @@ def as_json(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _why(loaded: Loaded, option: str) -> None:
+def _why(loaded: Loaded, args: argparse.Namespace) -> None:
     found: dict[str, Row] = {row.path: row for row in all_rows(loaded.cls)}
-    path = option.removeprefix("--").replace("-", "_")
+    path = args.why.removeprefix("--").replace("-", "_")
     if path not in found:
+        sections = [found[part] for part in accumulate(path.split("."), "{}.{}".format) if part in found]
+        if sections and sections[-1].option.section and sections[-1].value is None:
+            off = sections[-1]
+            raise ConfigError(f"no option {path!r}: {off.path} is switched off by {base.place(off.origin)}")
         close = " or ".join(options.nearest(path, found))
         raise ConfigError(f"no option {path!r} in {loaded.name}" + (f"; did you mean {close}?" if close else ""))
-    console.out(render.why(found[path], loaded.root))
+    if args.json:
+        console.out_json(render.chain(found[path], loaded.root))
+    else:
+        console.out(render.why(found[path], loaded.root))
 
 
 def _diff(args: argparse.Namespace) -> None:

@@ -1,11 +1,16 @@
 """Configs and differences as plain text: aligned columns, stable when piped."""
 
+import json
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import attrs
+
 from lovecraft.config import base, values
-from lovecraft.config.diff import Change
+from lovecraft.config.base import Config, Derived
+from lovecraft.config.diff import Change, Entry
 from lovecraft.config.resolve import Row
 
 
@@ -18,34 +23,66 @@ def columns(lines: Iterable[Sequence[str]], gap: str = "  ") -> str:
     return "\n".join(padded)
 
 
+def table(options: Iterable[Entry]) -> str:
+    """Return an option a line: its value, where it comes from, and the comment there as the reason."""
+    lines = [(e.path, text_of(e.value), e.origin, e.comment) for e in options]
+    return columns([("option", "value", "origin", "reason"), *lines])
+
+
+def breaks(paths: Sequence[str]) -> list[bool]:
+    """Return before which of the options' paths another section begins; those of no section are one, too."""
+    sections = {path.partition(".")[0] for path in paths if "." in path}
+    heads = [head if (head := path.partition(".")[0]) in sections else "" for path in paths]
+    return [False, *(one != other for one, other in pairwise(heads))]
+
+
 def text_of(value: Any, root: Path | None = None) -> str:
-    """Write a value for people: `none`, paths below the root as `//…`, tuples separated by commas."""
+    """Write a value for people, as a flag takes it: `none`, paths below the root as `//…`, tuples with commas.
+
+    Where commas would not do it is JSON: a list with texts that hold some, a text with line breaks, an empty one.
+    """
     if value is None:
         return "none"
     value = values.export(value, root)
-    if isinstance(value, bool):
-        return str(value).lower()
     if isinstance(value, list | tuple):
-        return ", ".join(text_of(item, root) for item in value) or "()"
-    return str(value)
+        items = [text_of(item, root) for item in value]
+        plain = value and not any(not item or item != item.strip() or set(item) & set(',"[') for item in items)
+        return ", ".join(items) if plain else json.dumps(value, ensure_ascii=False)
+    if isinstance(value, str):
+        return value if value and value.isprintable() else json.dumps(value, ensure_ascii=False)
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def chain(row: Row, root: Path | None) -> list[dict[str, Any]]:
+    """Return every value that an option was given, the winning one first, as JSON: value, origin, comment.
+
+    A section's value is its library class's name; that of a derived value which another one hides is null.
+    """
+    found = []
+    for i, (raw, origin) in enumerate(row.history):
+        value: Any = (None if i else row.value) if isinstance(raw, Derived) else raw
+        if isinstance(value, type | Config):
+            value = base.library_class(value if isinstance(value, type) else type(value)).__name__
+        comment = attrs.evolve(row, history=row.history[i:]).comment
+        found.append({"value": values.export(value, root), "origin": base.place(origin), "comment": comment})
+    return found
 
 
 def why(row: Row, root: Path | None) -> str:
-    """Return the whole chain of values that an option was given, the winning one first."""
+    """Return the whole chain of values that an option was given, the winning one first, with the reasons."""
     lines = []
-    for raw, origin in row.history:
-        value = row.value if isinstance(raw, base.Derived) else raw
-        written = "derived" if isinstance(raw, base.Derived) and lines else _spell(value, root)
-        lines.append((row.path if not lines else "  was", written, base.place(origin)))
+    for (raw, _), link in zip(row.history, chain(row, root), strict=True):
+        text = "derived" if isinstance(raw, Derived) and lines else text_of(link["value"]) + _alias(raw)
+        reason = f"# {link['comment']}" if link["comment"] else ""
+        lines.append((row.path if not lines else "  was", text, link["origin"], reason))
     return "\n".join(filter(None, (columns(lines), row.sentence)))
 
 
-def _spell(value: Any, root: Path | None) -> str:
-    if not isinstance(value, type):
-        return text_of(value, root)
-    own, library = base.named(value), base.library_class(value).__name__
-    module = own.__module__.removeprefix("projects.").replace(".", "/")
-    return library if own is base.library_class(own) else f"{library}, as {module}:{own.__qualname__}"
+def _alias(raw: Any) -> str:
+    """Return the name that users gave the class of a section, where they did."""
+    if not isinstance(raw, type) or (own := base.named(raw)) is base.library_class(raw):
+        return ""
+    return f", as {own.__module__.removeprefix('projects.').replace('.', '/')}:{own.__qualname__}"
 
 
 def changes(found: Iterable[Change], a: str = "-", b: str = "+") -> str:

@@ -47,21 +47,6 @@ def test_every_command_explains_itself_with_an_example(lc: Command, name: str) -
     assert command.EXAMPLE.startswith(f"lc {name}")
 
 
-def test_help_of_a_config_lists_its_options_with_what_was_typed(lc: Command, workspace: Path) -> None:
-    done = lc("show", "tiny", "--optimizer", "SGD", "--batch-size", "3", "--help")
-    assert done.code == 0
-    lines = [line.strip() for line in done.out.splitlines()]
-    assert "options of tiny:" in lines
-    assert lines[lines.index("--batch-size  3  (int)") + 1] == "Blocks in one forward pass."
-    assert "--optimizer  SGD  (one of AdamW, Adafactor, SGD)" in lines
-    assert "--optimizer.momentum  0.0  (float)" in lines
-    assert not any(line.startswith("--optimizer.betas") for line in lines)  # only of the sections in use
-
-
-def test_help_of_a_command_with_options_of_its_own_lists_them(lc: Command) -> None:
-    assert "--port  8000  (int)" in lc("serve", "--help").out
-
-
 # --- errors -----------------------------------------------------------------------------------------
 
 

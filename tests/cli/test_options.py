@@ -2,15 +2,17 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lovecraft import SGD, Adafactor, AdamW, Config, Constant, TrainConfig, derived, resolve
-from lovecraft.cli.options import apply, describe, flag_of
-from lovecraft.config import base
+from lovecraft.cli.options import Described, apply, describe, flag_of
+from lovecraft.config import base, render
 from lovecraft.config.load import load
-from lovecraft.config.resolve import rows
+from lovecraft.config.resolve import all_rows, rows
 from lovecraft.errors import ConfigError
 
 Change = Callable[..., Any]
@@ -54,7 +56,7 @@ def test_no_flag_changes_nothing(workspace: Path) -> None:
         ("--max_steps 10", "max_steps", 10),
         ("--max-steps 1e3", "max_steps", 1000),
         ("--max-steps none", "max_steps", None),
-        ("--max-steps 10 --max-steps 11", "max_steps", 11),
+        ("--max-steps 1_000", "max_steps", 1000),
         ("--seed -5", "seed", -5),
         ("--seed=-5", "seed", -5),
         ("--epochs .5", "epochs", 0.5),
@@ -102,6 +104,46 @@ def test_a_path_is_relative_to_where_one_stands(
     config = change("--model.path", "../models/b", "--dataset.source", "a.txt")
     assert config.model.path == workspace / "models" / "b"
     assert config.dataset.source == workspace / "texts" / "a.txt"
+
+
+def test_a_path_as_everything_prints_it_is_below_the_root(
+    change: Change, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(workspace / "texts")
+    assert change("--model.path", "//models/my b").model.path == workspace / "models" / "my b"
+    with pytest.raises(ConfigError, match="// is the root of a workspace, and there is none here"):
+        apply(load("tiny").cls, ["--model.path", "//x"], None)
+
+
+def test_a_path_begins_at_home(change: Change) -> None:
+    assert change("--model.path", "~/b").model.path == Path.home() / "b"
+
+
+class Pair(Config):
+    """Options of the kinds that Train has none of."""
+
+    files: tuple[Path, ...] = ()
+    """Paths."""
+
+    size: Literal[2, 4, "auto"] = 2
+    """Choices of several types."""
+
+    note: str | None = None
+    """Optional text."""
+
+
+def test_paths_in_a_tuple_and_choices_of_several_types(workspace: Path) -> None:
+    config = resolve(apply(Pair, ["--files", "//a,b c", "--size", "4"], workspace))
+    assert config.files == (workspace / "a", Path.cwd() / "b c")
+    assert config.size == 4
+    assert resolve(apply(Pair, ["--size=auto", "--note="], workspace)).note == ""
+
+
+@given(st.lists(st.text(st.characters(codec="utf-8")), min_size=0))
+def test_a_tuple_as_it_is_shown_is_understood(items: list[str]) -> None:
+    shown = render.text_of(tuple(items))
+    found: Any = apply(TrainConfig, [f"--eval.prompts={shown}"], None)
+    assert found.eval.prompts == tuple(items)
 
 
 def test_a_derived_value_follows_a_flag(workspace: Path) -> None:
@@ -284,6 +326,14 @@ def test_a_required_section_that_is_not_set_is_filled_by_flags(workspace: Path) 
         ("--dataset.stride=-5", "--dataset.stride -5: must be at least 0, got -5"),
         ("--dataset.shuffle 1", "--dataset.shuffle 1: expected true or false, got '1'"),
         ("--optimizer.betas 1", "--optimizer.betas 1: expected 2 values, got 1: ('1',)"),
+        ("--optimizer.lr nan", "--optimizer.lr nan: expected float, got 'nan'"),
+        ("--optimizer.lr -1e-3", "--optimizer.lr -1e-3: must be more than 0, got -0.001"),
+        ("--epochs=", "--epochs '': expected float, got ''"),
+        ("--max-steps 3 --max_steps 4", "--max-steps 3 and --max_steps 4 set the same option"),
+        ("--dataset.shuffle --no-dataset.shuffle", "--dataset.shuffle and --no-dataset.shuffle set the same option"),
+        ("--save none --save Save", "--save none and --save Save set the same option"),
+        ("–max-steps 3", "'–max-steps' begins with a typographic dash"),
+        ("—max-steps=3", "'—max-steps=3' begins with a typographic dash"),
         ("--optimizer.lr inf", "--optimizer.lr inf: expected float, got 'inf'"),
         (
             "--model.dtype fp16",
@@ -320,21 +370,41 @@ def test_flags_do_not_hide_a_section_that_is_wrong_in_the_file(workspace: Path) 
 # --- help -------------------------------------------------------------------------------------------
 
 
-def test_options_are_described_by_flag_type_value_and_sentence(workspace: Path) -> None:
-    found = {flag: rest for flag, *rest in describe(load("tiny").cls)}
-    assert found["--dataset.block-size"] == ["int", "32", "Tokens in one block."]
-    assert found["--model.path"] == ["path", "//models/tiny", "A model directory in Hugging Face layout."]
-    assert found["--optimizer"][:2] == ["one of AdamW, Adafactor, SGD", "AdamW"]
-    assert found["--save"][:2] == ["one of Save, none", "Save"]
-    assert found["--max-steps"][:2] == ["int or none", "4"]
-    assert found["--model.dtype"][0] == "one of auto, float32, bfloat16, float16"
-    assert all(sentence for _, _, sentence in found.values())
+def test_options_are_described_by_path_type_value_origin_and_sentence(workspace: Path) -> None:
+    listed, wrong = describe(load("tiny").cls, workspace)
+    found = {one.path: one for one in listed}
+    assert wrong is None
+    assert found["dataset.block_size"] == Described(
+        "dataset.block_size", "int", "32", "projects/texts/default.py:9", "Tokens in one block."
+    )
+    assert (found["model.path"].type, found["model.path"].value) == ("path", "//models/tiny")
+    assert (found["optimizer"].type, found["optimizer"].value) == ("AdamW, Adafactor, SGD, or a config", "AdamW")
+    assert found["save"].type == "Save, none, or a config"
+    assert found["dataset"].type == "DatasetConfig, or a config"
+    assert found["model.dtype"].type == "one of auto, float32, bfloat16, float16"
+    assert all(one.sentence for one in listed)
+    assert {row.path for row in all_rows(load("tiny").cls)} == set(found)
 
 
-def test_every_described_flag_is_understood(workspace: Path) -> None:
+def test_a_config_that_is_wrong_is_described_all_the_same(workspace: Path) -> None:
+    class Train(TrainConfig):
+        model = load("tiny").cls.model
+        seed = "x"
+
+        @derived
+        def batch_size(self) -> int:
+            return self.dataset.block_size
+
+    listed, wrong = describe(Train, workspace)
+    found = {one.path: one.value for one in listed}
+    assert wrong is not None
+    assert "dataset: required" in wrong.message
+    assert (found["dataset"], found["dataset.source"], found["dataset.stride"]) == ("required", "required", "64")
+    assert (found["batch_size"], found["seed"], found["model.path"]) == ("derived", "x", "//models/tiny")
+
+
+def test_every_value_as_it_is_shown_is_understood_by_its_flag(workspace: Path) -> None:
     cls = load("tiny").cls
     for row in rows(cls):
-        if row.option.section is None and row.value is not None:
-            text = ",".join(map(str, row.value)) if isinstance(row.value, tuple) else str(row.value)
-            again = apply(cls, [f"{flag_of(row.path)}={text}"], workspace)
-            assert next(r.value for r in rows(again) if r.path == row.path) == row.value
+        again = apply(cls, [f"{flag_of(row.path)}={render.text_of(row.value, workspace)}"], workspace)
+        assert next(r.value for r in rows(again) if r.path == row.path) == row.value

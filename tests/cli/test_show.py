@@ -1,6 +1,7 @@
 """`lc show`: the table, the differences, the chain of a value, the documented JSON, of configs and of runs."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ import pytest
 
 from lovecraft.cli import console
 from lovecraft.config import record
-from lovecraft.config.load import forget, load
+from lovecraft.config.load import load
+from lovecraft.config.modules import forget
 from lovecraft.config.resolve import rows
 
 Command = Callable[..., Any]
@@ -69,19 +71,54 @@ def test_flags_are_origins(lc: Command, workspace: Path) -> None:
     assert found["dataset.shuffle"] == ["false", "--no-dataset.shuffle"]
 
 
-def test_a_narrow_terminal_has_the_reason_below_the_origin(
+@pytest.fixture
+def at_terminal(
     lc: Command, workspace: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(console, "fancy", lambda stream: True)
-    monkeypatch.setenv("COLUMNS", "80")
-    lines = [line.split() for line in lc("show", "texts").out.splitlines()]
-    assert lines[0] == ["option", "value", "origin"]
-    at = lines.index(["validation", "c.txt", "projects/texts/default.py:8"])
-    assert lines[at + 1] == ["#", "held", "out"]
-    monkeypatch.setenv("COLUMNS", "120")
-    assert ["validation", "c.txt", "projects/texts/default.py:8", "held", "out"] in [
-        line.split() for line in lc("show", "texts").out.splitlines()
-    ]
+) -> Callable[..., tuple[list[str], list[str]]]:
+    """Return `lc` at a terminal of some columns: the lines it prints, as they are and without escape codes."""
+
+    def one(columns: int, *words: str) -> tuple[list[str], list[str]]:
+        monkeypatch.setattr(console, "fancy", lambda stream: True)
+        monkeypatch.setenv("COLUMNS", str(columns))
+        styled = lc(*words).out.splitlines()
+        return styled, [re.sub(r"\033\[[\d;]*m", "", line) for line in styled]
+
+    return one
+
+
+@pytest.mark.parametrize("columns", [60, 80, 100, 140])
+def test_at_a_terminal_nothing_is_cut_and_all_stays_inside(at_terminal: Any, lc: Command, columns: int) -> None:
+    piped = lc("show", "tiny", "--eval.prompts", "The sea. " * 30).out
+    _, plain = at_terminal(columns, "show", "tiny", "--eval.prompts", "The sea. " * 30)
+    for word in piped.split()[4:]:
+        assert word in " ".join(plain)
+    assert max(map(len, plain)) <= columns
+
+
+def test_at_a_terminal_sections_stand_apart(at_terminal: Any) -> None:
+    _, plain = at_terminal(140, "show", "tiny")
+    groups = "\n".join(plain).split("\n\n")
+    names = [{line.split()[0].partition(".")[0] for line in group.splitlines()} for group in groups]
+    assert names[:-1] == [
+        {"dataset"}, {"model"}, {"optimizer"}, {"schedule"}, {"memory"}, {"save"}, {"eval"}, {"log"},
+    ]  # fmt: skip
+    assert {"epochs", "max_steps", "device"} < names[-1]
+
+
+def test_at_a_terminal_what_differs_from_the_default_stands_out(at_terminal: Any) -> None:
+    styled, plain = at_terminal(140, "show", "tiny")
+    bold = [line.split()[0] for line, text in zip(plain, styled, strict=True) if text.startswith("\033[1m")]
+    assert {"dataset.block_size", "optimizer.lr", "schedule", "max_steps"} < set(bold)
+    assert not {"optimizer", "seed", "dataset.shuffle"} & set(bold)
+
+
+def test_at_a_terminal_what_has_no_room_stands_below(at_terminal: Any) -> None:
+    _, plain = at_terminal(60, "show", "texts")
+    at = next(i for i, line in enumerate(plain) if line.startswith("validation "))
+    assert plain[at].split() == ["validation", "c.txt", "projects/texts/default.py:8"]
+    assert plain[at + 1].split() == ["#", "held", "out"]
+    _, plain = at_terminal(140, "show", "texts")
+    assert plain[at].endswith("projects/texts/default.py:8    # held out")
 
 
 # --- differences ------------------------------------------------------------------------------------
@@ -153,6 +190,38 @@ def test_why_of_a_section_shows_the_class_and_where_it_was_wired(lc: Command, wo
     lines = lc("show", "tiny", "--why", "optimizer").out.splitlines()
     assert lines[0].split() == ["optimizer", "AdamW,", "as", "workspace:Optimizer", "workspace.py:19"]
     assert lines[1].split()[:2] == ["was", "AdamW"]
+
+
+def test_why_gives_the_reasons(lc: Command, workspace: Path) -> None:
+    lines = lc("show", "tiny", "--why", "dataset.validation", "--dataset.validation", "b.txt").out.splitlines()
+    assert lines[0].split() == ["dataset.validation", "b.txt", "--dataset.validation", "b.txt"]
+    assert lines[1].split()[1:] == ["c.txt", "projects/texts/default.py:8", "#", "held", "out"]
+
+
+def test_why_as_json_is_the_chain(lc: Command, workspace: Path, write: Write) -> None:
+    write("projects/tiny/more.py", SUBCLASS + "    batch_size = 3  # fits\n")
+    found = json.loads(lc("show", "tiny/more", "--why", "batch_size", "--json").out)
+    assert found[:2] == [
+        {"value": 3, "origin": "projects/tiny/more.py:4", "comment": "fits"},
+        {"value": 2, "origin": "projects/tiny/default.py:8", "comment": ""},
+    ]
+    found = json.loads(lc("show", "tiny", "--why", "optimizer", "--json").out)
+    assert [link["value"] for link in found] == ["AdamW", "AdamW"]
+
+
+def test_why_of_an_option_of_a_section_that_is_off_says_what_switched_it_off(lc: Command, workspace: Path) -> None:
+    done = lc("show", "tiny", "--why", "save.every", "--save", "none")
+    assert (done.code, done.err) == (2, "error: no option 'save.every': save is switched off by --save none\n")
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["--why seed --diff", "--why seed --python", "--diff --python", "--json --python", "--diff=tiny --why seed"],
+)
+def test_flags_that_ask_for_different_answers_are_refused(lc: Command, workspace: Path, words: str) -> None:
+    done = lc("show", "tiny", *words.split())
+    assert (done.code, done.out) == (2, "")
+    assert "--why, --diff and --python are three different answers" in done.err
 
 
 def test_why_of_an_unknown_option_suggests_one(lc: Command, workspace: Path) -> None:
@@ -268,9 +337,9 @@ def test_a_hub_name_is_refused_in_plain_words(lc: Command, workspace: Path) -> N
 
 def test_a_broken_config_shows_all_its_problems_and_nothing_else(lc: Command, workspace: Path, write: Write) -> None:
     write("projects/tiny/bad.py", SUBCLASS + "    seed, epochs = '1', 0\n")
-    for words in ([], ["--diff"], ["--diff=parent"], ["--json"], ["--why", "seed"], ["--max-steps", "3"], ["--help"]):
+    for words in ([], ["--diff"], ["--diff=parent"], ["--json"], ["--why", "seed"], ["--max-steps", "3"]):
         done = lc("show", "tiny/bad", *words)
-        assert done.code == 2
+        assert (done.code, done.out) == (2, "")
         assert done.err == (
             "error: projects/tiny/bad.py:4: epochs: must be more than 0, got 0.0\n"
             "projects/tiny/bad.py:4: seed: expected int, got str '1'\n"

@@ -29,7 +29,11 @@ def test_columns_are_aligned_and_the_last_is_never_padded() -> None:
         (4e-6, "4e-06"),
         (1.0, "1.0"),
         ("a b", "a b"),
-        ((), "()"),
+        ((), "[]"),
+        (("a, b", "c"), '["a, b", "c"]'),
+        (("",), '[""]'),
+        ("", '""'),
+        ("a\nb", '"a\\nb"'),
         (("a", "b"), "a, b"),
         ([0.9, 0.999], "0.9, 0.999"),
         (Path("/w/models/a"), "//models/a"),
@@ -42,6 +46,11 @@ def test_values_are_written_for_people(value: Any, text: str) -> None:
 
 def test_a_path_is_absolute_where_there_is_no_workspace() -> None:
     assert render.text_of(Path("/w/a")) == "/w/a"
+
+
+def test_sections_begin_where_the_first_part_of_the_path_changes() -> None:
+    paths = ["data", "data.a", "data.b.c", "save", "log.x", "seed", "steps"]  # save is switched off
+    assert render.breaks(paths) == [False, False, False, True, True, True, False]
 
 
 def why(cls: Any, path: str, root: Path) -> list[str]:
