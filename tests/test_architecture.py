@@ -22,7 +22,7 @@ import lovecraft
 from lovecraft import Config, errors
 from lovecraft.cli import COMMANDS
 from lovecraft.cli.options import flag_of
-from lovecraft.config import schema
+from lovecraft.config import names, schema
 from lovecraft.config.load import KINDS
 from lovecraft.config.resolve import choices
 
@@ -308,12 +308,20 @@ def paths_of(kind: Any, prefix: str = "") -> Iterator[str]:
                 yield from paths_of(section, f"{prefix}{name}.")
 
 
+def flags_of(name: str) -> set[str]:
+    """Return the long flags of a command itself."""
+    parser = argparse.ArgumentParser(add_help=False)
+    importlib.import_module(f"lovecraft.cli.{name}").add_arguments(parser)
+    return {f for action in parser._actions for f in action.option_strings if f.startswith("--")} | {"--help"}
+
+
+def test_the_names_that_users_options_may_not_have_are_the_flags_of_the_commands() -> None:
+    assert {flag_of(name) for name in names.RESERVED} == {flag for name in RESERVED for flag in flags_of(name)}
+
+
 @pytest.mark.parametrize("name", RESERVED)
 def test_a_commands_own_flags_are_no_options(name: str) -> None:
-    command = importlib.import_module(f"lovecraft.cli.{name}")
-    parser = argparse.ArgumentParser(add_help=False)
-    command.add_arguments(parser)
-    own = {flag for action in parser._actions for flag in action.option_strings} | {"--help"}
+    command, own = importlib.import_module(f"lovecraft.cli.{name}"), flags_of(name)
     kinds = [getattr(schema, command.OPTIONS_OF)] if hasattr(command, "OPTIONS_OF") else KINDS.values()
     taken = {flag_of(path) for kind in kinds for path in paths_of(kind)}
     assert not own & {*taken, *(flag.replace("--", "--no-", 1) for flag in taken)}

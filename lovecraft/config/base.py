@@ -18,26 +18,18 @@ import sys
 import threading
 import types
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
-from lovecraft.config import values
+from lovecraft.config import names, origin, values
+from lovecraft.config.origin import Origin, place
 from lovecraft.errors import ConfigError
 
 T = TypeVar("T")
 _HELPERS = (types.FunctionType, classmethod, staticmethod, property, functools.cached_property)
 _REQUIRED = attrs.NOTHING
-
-
-@attrs.frozen
-class Origin:
-    """The place that gave a value: a line of a file, or the words of a flag."""
-
-    file: str
-    line: int = 0
-    said: str = ""
 
 
 @attrs.frozen
@@ -49,23 +41,16 @@ class Option:
     quiet: bool = False
 
     @property
-    def section(self) -> "type[Config] | None":
+    def section(self) -> Any:
         """The base class that a section must derive from; None for a plain option."""
-        return _section_of(self.hint)[0]
+        plain, _, _ = values.core(self.hint)
+        kind = typing.get_args(plain)[0] if typing.get_origin(plain) is type else None
+        return kind if isinstance(kind, _Meta) else None
 
     @property
     def optional(self) -> bool:
         """Whether the section may be switched off with None."""
-        return _section_of(self.hint)[1]
-
-
-def _section_of(hint: Any) -> "tuple[type[Config] | None, bool]":
-    plain, _ = values.unwrap(hint)
-    kinds = typing.get_args(plain) if typing.get_origin(plain) in (typing.Union, types.UnionType) else (plain,)
-    for kind in kinds:
-        if typing.get_origin(kind) is type and isinstance(typing.get_args(kind)[0], _Meta):
-            return typing.get_args(kind)[0], type(None) in kinds
-    return None, False
+        return values.core(self.hint)[1]
 
 
 class _Computing(threading.local):
@@ -82,6 +67,8 @@ class Derived:
     """A value computed from other options. A non-data descriptor: a plain value in an instance's dict hides it."""
 
     def __init__(self, function: Callable[[Any], Any]) -> None:
+        if not values.takes_one(function):
+            raise ConfigError(f"{origin.caller()}: derived takes a method; write `def name(self) -> type` below it")
         self.function = function
         self.__doc__ = function.__doc__
 
@@ -144,13 +131,14 @@ class _Meta(type):
 
     def __new__(mcs, name: str, bases: tuple[type, ...], body: dict[str, Any], anonymous: bool = False) -> Any:
         if not isinstance(body, _Body):  # a decorator makes the class anew, from a plain dict
-            raise _decorated(name, _file(body.get("__module__")))
+            raise _decorated(name, body.get("__origins__", {}))
         cls = super().__new__(mcs, name, bases, dict(body))
         cls.__origins__ = body.origins
-        cls.__file__ = _file(cls.__module__)
+        cls.__file__ = origin.file_of(cls.__module__) or _start(body.origins).file
         cls.__anonymous__ = anonymous
-        cls.__options__ = _options(cls)
-        _refuse_strangers(cls)
+        problems = [*_declare(cls), *_strangers(cls)]
+        if problems:
+            raise ConfigError("\n".join(problems))
         _compile(cls)
         cls.__sealed__ = True
         return cls
@@ -169,100 +157,117 @@ class _Meta(type):
         if not cls.__dict__.get("__sealed__"):
             return super().__setattr__(name, value)
         if name.startswith("__"):
-            raise _decorated(cls.__qualname__, cls.__file__)
-        raise ConfigError(f"{_caller()}: {cls.__qualname__} is a config; subclass it to change {name!r}")
+            raise _decorated(cls.__qualname__, cls.__origins__)
+        raise ConfigError(f"{origin.caller()}: {cls.__qualname__} is a config; subclass it to change {name!r}")
 
     def __delattr__(cls, name: str) -> None:
-        raise ConfigError(f"{_caller()}: {cls.__qualname__} is a config; it cannot lose {name!r}")
+        raise ConfigError(f"{origin.caller()}: {cls.__qualname__} is a config; it cannot lose {name!r}")
 
 
-def _decorated(name: str, file: str) -> ConfigError:
+def _decorated(name: str, origins: dict[str, Origin]) -> ConfigError:
     return ConfigError(
-        f"{place(Origin(file))}: {name}: a config class takes no decorator", hint="remove it: a subclass is complete"
+        f"{place(_start(origins))}: {name}: a config class takes no decorator",
+        hint="remove it: a subclass is complete",
     )
 
 
-def _file(module: str | None) -> str:
-    """Return the file of a module by name; empty where it has none."""
-    return getattr(sys.modules.get(module or ""), "__file__", None) or ""
+def _start(origins: dict[str, Origin]) -> Origin:
+    """Return where a class begins: Python first gives its body the name of the module."""
+    return next(iter(origins.values()), Origin(""))
 
 
-def _caller() -> str:
-    """Return the place that called the function that calls this one."""
-    frame = sys._getframe(2)
-    return place(Origin(frame.f_code.co_filename, frame.f_lineno))
-
-
-def _options(cls: Any) -> dict[str, Option]:
-    """Collect the options of a class: the inherited ones in the order of first declaration, then its own.
+def _declare(cls: Any) -> Iterator[str]:
+    """Give a class its options, the inherited ones in the order of first declaration, then its own. Yield problems.
 
     An inherited option keeps its declaration, with the checks in it, also where a subclass repeats its plain type.
     """
     found: dict[str, Option] = {}
     for base in reversed(cls.__mro__[1:]):
         found.update(base.__options__ if isinstance(base, _Meta) else {})
-    for name, hint in _own_hints(cls, found).items():
-        if name not in found:
-            found[name] = _declare(cls, name, hint)
-        elif values.name_type(found[name].hint) != values.name_type(hint):
-            kind = values.name_type(found[name].hint)
-            raise ConfigError(f"{written(cls, name)}: {name} is declared as {kind}; drop the annotation")
+    cls.__options__ = found
+    for name, (raw, namespace) in _own_annotations(cls, found).items():
+        hint, wrong = _evaluate(raw, namespace, vars(cls))
+        if name in found and not wrong and (kind := values.name_type(found[name].hint)) != values.name_type(hint):
+            wrong = f"it is declared as {kind}; drop the annotation"
+        elif name not in found:
+            users = cls.__module__.partition(".")[0] != "lovecraft"
+            wrong = (names.objection(name, found) if users else "") or wrong
+            found[name] = option = Option(name, hint, quiet=values.quiet in values.core(hint)[2])
+            if isinstance(hint, _Meta):
+                wrong = wrong or f"it is a section; write type[{hint.__name__}]"
+            elif not wrong and option.section is None:
+                wrong = values.objection(hint)
+        if wrong:
+            yield f"{written(cls, name)}: {name}: {wrong}"
+
+
+def _own_annotations(cls: Any, inherited: dict[str, Option]) -> dict[str, tuple[Any, dict[str, Any]]]:
+    """Return what the class declares by annotation or a new `@derived`: the types as written, and their globals."""
+    module = vars(sys.modules.get(cls.__module__, types))
+    found = {name: (raw, module) for name, raw in _annotations(cls).items() if not name.startswith("_")}
+    for name, value in vars(cls).items():
+        if isinstance(value, Derived) and name not in inherited:
+            found[name] = (_annotations(value.function).get("return", Any), value.function.__globals__)
     return found
 
 
-def _declare(cls: Any, name: str, hint: Any) -> Option:
-    option = Option(name, hint, quiet=values.quiet in values.unwrap(hint)[1])
-    if option.section is None and not values.supported(hint):
-        raise ConfigError(
-            f"{written(cls, name)}: {name}: an option cannot be of type {values.name_type(hint)}",
-            hint="it can be int, float, str, bool, Path, Literal[...], a tuple of these, or one of these or None",
-        )
-    return option
+def _annotations(owner: Any) -> dict[str, Any]:
+    """Return annotations unevaluated where Python can: from 3.14 on they are code that may raise NameError."""
+    if sys.version_info < (3, 14):
+        return inspect.get_annotations(owner)
+    import annotationlib
+
+    return annotationlib.get_annotations(owner, format=annotationlib.Format.FORWARDREF)
 
 
-def _own_hints(cls: Any, inherited: dict[str, Option]) -> dict[str, Any]:
-    """Return the types of the options that the class itself declares, by annotation or by a new `@derived`."""
-    own = [name for name in inspect.get_annotations(cls) if not name.startswith("_")]
+def _evaluate(raw: Any, namespace: dict[str, Any], body: Mapping[str, Any]) -> tuple[Any, str]:
+    """Return the type that an annotation means, and what is wrong with it. Names of the module go first."""
+    holder = type("", (), {"__annotations__": {"it": raw}})
     try:
-        hints = typing.get_type_hints(cls, include_extras=True) if own else {}
-        found = {name: hints[name] for name in own}
-        for name, value in vars(cls).items():
-            if isinstance(value, Derived) and name not in inherited:
-                found[name] = typing.get_type_hints(value.function, include_extras=True).get("return", Any)
+        return typing.get_type_hints(holder, dict(body), namespace, include_extras=True)["it"], ""
     except NameError as error:
-        raise ConfigError(
-            f"{written(cls)}: an annotation of {cls.__qualname__} names the unknown {error.name!r}"
-        ) from None
-    return found
+        what = f"{error.name!r}, unknown where the class begins"
+        return Any, f"its annotation names {what}; define or import it above"
+    except (AttributeError, TypeError, SyntaxError) as error:
+        return Any, f"its annotation {getattr(raw, '__forward_arg__', raw)!r} is no type: {error}"
 
 
-def _refuse_strangers(cls: Any) -> None:
-    """Raise ConfigError for every public name of the class, or of a plain mixin, that is not an option."""
-    plain = [base for base in cls.__mro__ if base is cls or not isinstance(base, _Meta)]
-    problems = []
-    for base in plain:
+def _strangers(cls: Any) -> Iterator[str]:
+    """Yield what is wrong with the names of the class, and of plain mixins, that are not options."""
+    trusted = (object, typing.Generic, *(base for base in cls.__mro__[1:] if isinstance(base, _Meta)))
+    for base in cls.__mro__ if len(trusted) > 2 else ():  # Config itself may
+        if base in trusted:
+            continue
         for name, value in vars(base).items():
-            if name.startswith("_") or base in (object, typing.Generic):
-                continue
-            if wrong := _problem(cls, name, value):
-                problems.append(f"{place(origin_of(base, name))}: {wrong}")
-    if problems:
-        raise ConfigError("\n".join(problems))
+            if wrong := _special(name, value) if name.startswith("_") else _problem(cls, name, value):
+                yield f"{place(origin_of(base, name))}: {cls.__qualname__}{wrong}"
+
+
+def _special(name: str, value: Any) -> str:
+    """Refuse what would change how configs are made, compared or read; other private names are the class's own."""
+    known = ("__annotate__", "__annotate_func__")  # Python's own
+    special = name.startswith("__") and name.endswith("__") and isinstance(value, _HELPERS) and name not in known
+    what = "has no place in a config; write @derived, or a method with a plain name"
+    return f".{name} {what}" if special or name == "__slots__" else ""
 
 
 def _problem(cls: Any, name: str, value: Any) -> str:
     options = cls.__options__
-    if name in options and options[name].section is not None and isinstance(value, Derived):
-        return f"{cls.__qualname__}.{name} is a section, which is a class and cannot be derived"
-    if name in options and isinstance(type(value), _Meta) and not cls.__anonymous__:
-        return f"{cls.__qualname__}.{name} is an instance; assign the class, and subclass it to change what it says"
-    if name in options and isinstance(value, _HELPERS):
-        return f"{cls.__qualname__}.{name} is an option; write @derived above the method that computes it"
-    if name in options and isinstance(value, list | dict | set | bytearray):
-        return f"{cls.__qualname__}.{name} is a {type(value).__name__}, which classes would share; write a tuple"
-    if name in options or isinstance(value, _HELPERS):
-        return ""
-    return f"{cls.__qualname__} has no option {name!r}{did_you_mean(name, options)}"
+    if name not in options:
+        close = f": {names.strange(name)}" if not name.isascii() else did_you_mean(name, options)
+        return "" if isinstance(value, _HELPERS) else f" has no option {name!r}{close}"
+    section = options[name].section
+    if section is not None and isinstance(value, (Derived, *_HELPERS)):
+        return f".{name} is a section and cannot be derived; assign a class, one that derives from {section.__name__}"
+    if isinstance(type(value), _Meta) and not cls.__anonymous__:
+        return f".{name} is an instance; assign the class, and subclass it to change what it says"
+    if isinstance(value, _HELPERS):
+        return f".{name} is an option; write @derived above the method that computes it"
+    if isinstance(value, list | dict | set | bytearray):
+        return f".{name} is a {type(value).__name__}, which classes would share; write a tuple"
+    if type(value).__name__ in ("_CountingAttr", "Field"):
+        return f".{name} is a field of attrs or dataclasses; write the plain default"
+    return ""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -279,7 +284,8 @@ def _compile(cls: Any) -> None:
     What attrs would generate anew for each class, Config has once: that halves the time to import the schema.
     """
     these: dict[str, Any] = {
-        name: attrs.field(default=inspect.getattr_static(cls, name, _REQUIRED)) for name in cls.__options__
+        name: attrs.field(default=inspect.getattr_static(cls, name, _REQUIRED), kw_only=True)
+        for name in cls.__options__
     }
     attrs.define(cls, these=these, slots=False, init=False, eq=False, repr=False)
 
@@ -292,19 +298,24 @@ class Config(metaclass=_Meta):
         def __init__(self, **changes: Any) -> None: ...
 
     def __setattr__(self, name: str, value: Any) -> None:
-        raise ConfigError(f"{_caller()}: a resolved {type(self).__qualname__} is frozen; {name!r} cannot be set")
+        raise ConfigError(f"{origin.caller()}: a resolved {type(self).__qualname__} is frozen; {name!r} cannot be set")
 
     def __delattr__(self, name: str) -> None:
-        raise ConfigError(f"{_caller()}: a resolved {type(self).__qualname__} is frozen; it cannot lose {name!r}")
+        raise ConfigError(f"{origin.caller()}: a resolved {type(self).__qualname__} is frozen; it cannot lose {name!r}")
 
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and vars(self) == vars(other)
+        return type(self) is type(other) and _said(self) == _said(other)
 
     def __hash__(self) -> int:
-        return hash((type(self), *(vars(self).get(name) for name in type(self).__options__)))
+        return hash((type(self), *_said(self).values()))
 
     def __repr__(self) -> str:
-        return f"{type(self).__qualname__}({', '.join(f'{name}={value!r}' for name, value in vars(self).items())})"
+        return f"{type(self).__qualname__}({', '.join(f'{name}={value!r}' for name, value in _said(self).items())})"
+
+
+def _said(config: Any) -> dict[str, Any]:
+    """Return the options of an instance; its dict may also hold what a `cached_property` keeps there."""
+    return {name: vars(config)[name] for name in type(config).__options__ if name in vars(config)}
 
 
 # --- reading classes ------------------------------------------------------------------------------
@@ -325,7 +336,7 @@ def origin_of(cls: type, name: str) -> Origin:
     known = cls.__dict__.get("__origins__", {})
     if name in known:
         return known[name]
-    return Origin(getattr(sys.modules.get(cls.__module__), "__file__", None) or cls.__module__)
+    return Origin(origin.file_of(cls.__module__) or cls.__module__)
 
 
 def history(cls: Any, name: str) -> list[tuple[Any, Origin]]:
@@ -336,16 +347,8 @@ def history(cls: Any, name: str) -> list[tuple[Any, Origin]]:
 def written(cls: Any, name: str = "") -> str:
     """Return the place where `name` stands in the class, an override's own class meant, else where the class begins."""
     own = named(cls).__origins__
-    return place(own.get(name) or next(iter(own.values()), Origin(cls.__file__)))
-
-
-def place(origin: Origin) -> str:
-    """Write an origin as `file:line`, relative to the workspace or the library where it lies in one, or as the flag."""
-    from lovecraft.config.load import shorten
-
-    if origin.said:
-        return origin.said
-    return f"{shorten(origin.file)}:{origin.line}" if origin.line else shorten(origin.file)
+    start = next(iter(own.values()), Origin(cls.__file__))
+    return place(own.get(name) or (origin.of_annotation(start, name) if name else start))
 
 
 def normalise(cls: Any, name: str, value: Any) -> Any:
@@ -353,7 +356,7 @@ def normalise(cls: Any, name: str, value: Any) -> Any:
     try:
         return values.structure(value, cls.__options__[name].hint)
     except ValueError as error:
-        where = next((place(origin) for _, origin in history(cls, name)), cls.__qualname__)
+        where = next((place(at) for _, at in history(cls, name)), cls.__qualname__)
         raise ConfigError(f"{where}: {name}: {error}") from None
 
 

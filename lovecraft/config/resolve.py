@@ -5,6 +5,7 @@ One walk does both, so what is shown is what runs. All problems are collected, e
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TypeVar
 
 import attrs
@@ -124,8 +125,14 @@ def _settle_section(option: Option, raw: Any, path: str, origin: Origin) -> tupl
         return _settle(raw, path, base.place(origin) if library else base.written(raw))
     if isinstance(raw, kind):
         return raw, []
-    got = getattr(raw, "__qualname__", None) or values.spell(raw)
-    raise ValueError(f"expected {kind.__name__}{' or none' if option.optional else ''}, got {got}")
+    right = [
+        f"{raw.__name__.rpartition('.')[2]}.{name}"
+        for name, value in (vars(raw).items() if isinstance(raw, ModuleType) else ())
+        if isinstance(value, type) and issubclass(value, kind)
+    ]
+    what = right[0] if right else f"{', '.join(choices(kind))} or a subclass"
+    expected = f"{kind.__name__}{' or none' if option.optional else ''}"
+    raise ValueError(f"expected {expected}, got {values.spell(raw)}; write {what}")
 
 
 def rows(cls: Any) -> list[Row]:

@@ -1,17 +1,22 @@
 """What counts as the right value for an option, from Python or JSON (`structure`) and from a flag's text (`parse`).
 
 cattrs does the dispatch on types; every hook here is strict. A value is normalised once (1 for a float option becomes
-1.0), so that equal configs have equal fingerprints. Nothing else is converted.
+1.0), so that equal configs have equal fingerprints. Nothing else is converted. A flag's text is read by its option's
+type, and what it spells is then checked like a value from Python.
 """
 
+import enum
+import functools
+import inspect
 import json
 import math
+import operator
 import os
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, Union
+from typing import Any, ClassVar, Final, Literal, Union
 
 import attrs
 from cattrs import Converter
@@ -58,17 +63,19 @@ def fraction() -> Check:
 
 def spell(value: Any) -> str:
     """Write a value as a user would type it in Python; paths as plain text."""
-    if isinstance(value, Path):
-        return str(value)
+    if isinstance(value, enum.Enum):
+        return f"{type(value).__name__}.{value.name}"
     if isinstance(value, tuple):
         return "(" + ", ".join(map(spell, value)) + ("," if len(value) == 1 else "") + ")"
-    return repr(value)
+    if isinstance(value, type | types.ModuleType):
+        return f"the {'class' if isinstance(value, type) else 'module'} {value.__name__}"
+    return str(value) if isinstance(value, Path) else repr(value)
 
 
 def name_type(hint: Any) -> str:
     """Name a type the way the help and the error messages do: `int`, `path`, `one of 'a', 'b'`, `int or none`."""
     hint, _ = unwrap(hint)
-    if hint == Location:
+    if hint in (Path, Location):
         return "path"
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if _is_union(hint):
@@ -76,12 +83,14 @@ def name_type(hint: Any) -> str:
         return " or ".join(name_type(a) for a in kinds)
     if origin is Literal:
         return "one of " + ", ".join(map(repr, arguments))
+    if _is_enum(hint):
+        return "one of " + ", ".join(hint.__members__)
     if origin is tuple:
         inner = ", ".join(name_type(a) for a in arguments if a is not Ellipsis)
         return f"tuple of {inner}"
     if origin is type:
         return str(arguments[0].__name__)
-    return {type(None): "none", Path: "path"}.get(hint) or getattr(hint, "__name__", str(hint))
+    return "none" if hint is type(None) else getattr(hint, "__name__", str(hint))
 
 
 def unwrap(hint: Any) -> tuple[Any, tuple[Any, ...]]:
@@ -91,18 +100,60 @@ def unwrap(hint: Any) -> tuple[Any, tuple[Any, ...]]:
     return hint, ()
 
 
-def supported(hint: Any) -> bool:
-    """Return whether an option may be of the type `hint`: one that the strict hooks below know."""
-    hint, _ = unwrap(hint)
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if hint == Location or origin is Literal:
-        return True
-    if _is_union(hint):
-        kinds = tuple(kind for kind in arguments if kind is not type(None))
-        return kinds == typing.get_args(Location) or (len(kinds) == 1 and supported(kinds[0]))
+def core(hint: Any) -> tuple[Any, bool, tuple[Any, ...]]:
+    """Return the type inside `Annotated[...]` and `... | None`, whether it may be None, and all marks around it."""
+    plain, marks = unwrap(hint)
+    if not _is_union(plain) or plain == Location:
+        return plain, False, marks
+    inner, more = unwrap(_present(plain))
+    return inner, type(None) in typing.get_args(plain), marks + more
+
+
+def choices(hint: Any) -> dict[str, Any]:
+    """Return the values of a Literal or an enum, by the text that spells each in a flag; of other types none."""
+    if _is_enum(hint):
+        return dict(hint.__members__)
+    found = typing.get_args(hint) if typing.get_origin(hint) is Literal else ()
+    return {str(value).lower() if isinstance(value, bool) else str(value): value for value in found}
+
+
+def takes_one(function: Any) -> bool:
+    """Return whether `function` is a plain one that can be called with a single argument."""
+    if not isinstance(function, types.FunctionType):
+        return False
+    code, defaults = function.__code__, len(function.__defaults__ or ())
+    wrong = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
+    return code.co_argcount - defaults <= 1 <= code.co_argcount and not code.co_flags & wrong
+
+
+_INSTEAD = (
+    ((list, set, frozenset), "write tuple[X, ...]"),
+    ((Any,), "write the type that it returns: `-> int`"),
+    ((dict,), "write a section: a config class, and type[X] here"),
+    ((ClassVar,), "write a constant above the class, or with a name that begins with _"),
+    ((Final,), "write the type alone: a resolved config is frozen"),
+)
+_ALLOWED = "it can be int, float, str, bool, Path, Literal[...], an Enum, a tuple of these, or one of these or None"
+
+
+def objection(hint: Any) -> str:
+    """Return why an option cannot be of the type `hint`, and what to write; empty where the strict hooks know it."""
+    plain, optional, marks = core(hint)
+    origin, arguments = typing.get_origin(plain), typing.get_args(plain)
+    for mark in marks:
+        if mark != quiet and not isinstance(mark, Check) and not takes_one(mark):
+            what = "write gt, ge, le, fraction, or a function that takes the value and raises ValueError"
+            return f"{mark!r} in Annotated is no check; {what}"
+    if optional and any(text.lower() == "none" for text in choices(plain)):
+        return "in a flag `none` would mean two values; rename the choice or drop None"
     if origin is tuple:
-        return all(supported(kind) for kind in arguments if kind is not Ellipsis)
-    return hint in (int, float, str, bool, Path)
+        return next(filter(None, (objection(kind) for kind in arguments if kind is not Ellipsis)), "")
+    if origin is Literal and len(choices(plain)) == len(arguments) and {*map(type, arguments)} <= {str, int, bool}:
+        return ""
+    if plain in (int, float, str, bool, Path, Location) or _is_enum(plain):
+        return ""
+    instead = next((words for kinds, words in _INSTEAD if origin in kinds or plain in kinds), _ALLOWED)
+    return f"an option cannot be of type {name_type(hint)}; {instead}"
 
 
 def structure(value: Any, hint: Any) -> Any:
@@ -112,47 +163,78 @@ def structure(value: Any, hint: Any) -> Any:
 
 def parse(text: str, hint: Any) -> Any:
     """Return the value that a flag's text spells for the type `hint`; raise ValueError if it spells none."""
-    return _TEXT.structure(text, hint)
+    return structure(_read(text, hint), hint)
 
 
 def export(value: Any, root: Path | None) -> Any:
-    """Return `value` as JSON holds it: tuples as lists, paths as text, `//…` below the workspace's root."""
+    """Return `value` as JSON holds it: enums by name, tuples as lists, paths as text, `//…` below the root."""
     if isinstance(value, Path):
         if root is not None and value.is_relative_to(root):
             return "//" + value.relative_to(root).as_posix()
         return str(value)
     if isinstance(value, tuple):
         return [export(item, root) for item in value]
-    return value
+    return value.name if isinstance(value, enum.Enum) else value
 
 
 def unexport(value: Any, hint: Any, root: Path) -> Any:
     """Undo `export` for an option of type `hint`: lists become tuples, `//…` a path below `root`."""
+    plain, _, _ = core(hint)
     if isinstance(value, list):
-        return tuple(unexport(item, hint, root) for item in value)
-    if isinstance(value, str) and value.startswith("//") and "path" in name_type(hint):
+        return _each(lambda item, kind: unexport(item, kind, root), value, plain)
+    if isinstance(value, str) and value.startswith("//") and plain in (Path, Location):
         return root / value[2:]
-    return value
+    return choices(plain).get(value, value) if _is_enum(plain) else value
 
 
-# --- the two converters -------------------------------------------------------------------------
+# --- from Python: the strict hooks ----------------------------------------------------------------
 
 
 def _is_union(hint: Any) -> bool:
     return typing.get_origin(hint) in (Union, types.UnionType)
 
 
+def _is_enum(hint: Any) -> bool:
+    return isinstance(hint, enum.EnumType) and not issubclass(hint, enum.Flag)  # a Flag's sums have no name
+
+
+def _present(union: Any) -> Any:
+    """Return a union's type without None."""
+    return functools.reduce(operator.or_, (kind for kind in typing.get_args(union) if kind is not type(None)))
+
+
+def _each(convert: Callable[[Any, Any], Any], items: Sequence[Any], hint: Any) -> tuple[Any, ...]:
+    """Convert the items of a tuple, each by its own type. Raises ValueError where their number is wrong."""
+    kinds = typing.get_args(hint)
+    if len(kinds) == 2 and kinds[1] is Ellipsis:
+        kinds = kinds[:1] * len(items)
+    if len(kinds) != len(items):
+        raise ValueError(f"expected {len(kinds)} values, got {len(items)}: {spell(tuple(items))}")
+    return tuple(convert(item, kind) for item, kind in zip(items, kinds, strict=True))
+
+
 def _wrong(value: Any, hint: Any) -> ValueError:
-    return ValueError(f"expected {name_type(hint)}, got {type(value).__name__} {spell(value)}")
+    got = spell(value) if value is None or isinstance(value, type | enum.Enum | types.ModuleType) else ""
+    return ValueError(
+        f"expected {name_type(hint)}, got {got or f'{type(value).__name__} {spell(value)}'}{_remedy(value, hint)}"
+    )
 
 
-def _exact(*kinds: type) -> Callable[[Any, Any], Any]:
-    def hook(value: Any, hint: Any) -> Any:
-        if type(value) not in kinds:
-            raise _wrong(value, hint)
-        return hint(value)
+def _remedy(value: Any, hint: Any) -> str:
+    """Return `; write …` where a wrong value spells a right one."""
+    if type(value) not in (str, int, float, list):
+        return ""
+    try:
+        right = _read(value if isinstance(value, str) else json.dumps(value), hint)
+        return "" if type(right) is type(value) else f"; write {spell(structure(right, hint))}"
+    except (ValueError, TypeError):  # TypeError: a list of what JSON does not know
+        return ""
 
-    return hook
+
+def _exact(value: Any, hint: Any) -> Any:
+    if type(value) is not hint:
+        raise _wrong(value, hint)
+    return value
 
 
 def _number(value: Any, hint: Any) -> float:
@@ -165,161 +247,107 @@ def _number(value: Any, hint: Any) -> float:
 
 def _path(value: Any, hint: Any) -> Path:
     if not isinstance(value, str | Path):
-        raise _wrong(value, hint)
+        raise ValueError(f"expected path, got {type(value).__name__} {spell(value)}")
     path = Path(value)
     if not path.is_absolute():
         raise ValueError(f"the path {str(value)!r} is relative; in a file write ROOT / {str(value)!r}")
     return path
 
 
-def _path_from_text(text: str, hint: Any) -> Path:
-    return Path(os.path.abspath(Path(text).expanduser()))  # `..` taken out: one place, one fingerprint
+def _location(value: Any, hint: Any) -> Location:
+    return value if isinstance(value, str) and value.startswith("hf:") else _path(value, hint)
 
 
-def _location(path_hook: Callable[[Any, Any], Path]) -> Callable[[Any, Any], Location]:
-    def hook(value: Any, hint: Any) -> Location:
-        if isinstance(value, str) and value.startswith("hf:"):
-            return value
-        return path_hook(value, hint)
-
-    return hook
-
-
-def _literal(value: Any, hint: Any) -> Any:
-    for choice in typing.get_args(hint):
+def _choice(value: Any, hint: Any) -> Any:
+    for choice in choices(hint).values():
         if value == choice and type(value) is type(choice):
             return choice
-    raise ValueError(f"expected {name_type(hint)}, got {spell(value)}")
+    raise ValueError(f"expected {name_type(hint)}, got {spell(value)}{_remedy(value, hint)}")
 
 
-def _annotated(converter: Converter) -> Callable[[Any, Any], Any]:
-    def hook(value: Any, hint: Any) -> Any:
-        plain, marks = unwrap(hint)
-        value = converter.structure(value, plain)
-        for mark in marks:
-            if callable(mark) and value is not None:
-                mark(value)
-        return value
-
-    return hook
+def _annotated(value: Any, hint: Any) -> Any:
+    plain, marks = unwrap(hint)
+    value = structure(value, plain)
+    for mark in marks:
+        if callable(mark) and value is not None and mark(value) is False:
+            raise ValueError(f"does not pass {getattr(mark, '__name__', mark)}, got {spell(value)}")
+    return value
 
 
-def _tuple(converter: Converter) -> Callable[[Any, Any], Any]:
-    def hook(value: Any, hint: Any) -> Any:
-        if not isinstance(value, tuple):
-            raise _wrong(value, hint)
-        items = typing.get_args(hint)
-        if len(items) == 2 and items[1] is Ellipsis:
-            return tuple(converter.structure(item, items[0]) for item in value)
-        if len(items) != len(value):
-            raise ValueError(f"expected {len(items)} values, got {len(value)}: {spell(value)}")
-        return tuple(converter.structure(item, kind) for item, kind in zip(value, items, strict=True))
-
-    return hook
+def _tuple(value: Any, hint: Any) -> Any:
+    if not isinstance(value, tuple):
+        raise _wrong(value, hint)
+    return _each(structure, value, hint)
 
 
-def _union(converter: Converter) -> Callable[[Any, Any], Any]:
-    def hook(value: Any, hint: Any) -> Any:
-        kinds = [kind for kind in typing.get_args(hint) if kind is not type(None)]
-        if value is None and len(kinds) < len(typing.get_args(hint)):
-            return None
-        if tuple(kinds) == typing.get_args(Location):  # `Location | None` is one flat union
-            kinds = [Location]
-        (kind,) = kinds
-        return converter.structure(value, kind)
-
-    return hook
+def _union(value: Any, hint: Any) -> Any:
+    return None if value is None and type(None) in typing.get_args(hint) else structure(value, _present(hint))
 
 
-def _optional_from_text(converter: Converter) -> Callable[[Any, Any], Any]:
-    strict = _union(converter)
-
-    def hook(text: str, hint: Any) -> Any:
-        absent = type(None) in typing.get_args(hint) and text.lower() == "none"
-        return None if absent else strict(text, hint)
-
-    return hook
-
-
-def _int_from_text(text: str, hint: Any) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        pass
-    try:
-        number = float(text)  # 1e3 and 2.0 spell whole numbers
-    except ValueError:
-        raise ValueError(f"expected int, got {text!r}") from None
-    if not number.is_integer():
-        raise ValueError(f"expected int, got {text!r}")
-    return int(number)
+def _converter() -> Converter:
+    converter = Converter(detailed_validation=False)
+    for kind, hook in ((int, _exact), (str, _exact), (bool, _exact), (float, _number), (Path, _path)):
+        converter.register_structure_hook(kind, hook)
+    for holds, hook in (
+        (lambda hint: typing.get_origin(hint) is Literal or _is_enum(hint), _choice),
+        (lambda hint: typing.get_origin(hint) is tuple, _tuple),
+        (_is_union, _union),
+        (lambda hint: hint == Location, _location),
+        (lambda hint: hasattr(hint, "__metadata__"), _annotated),
+    ):
+        converter.register_structure_hook_func(holds, hook)
+    return converter
 
 
-def _float_from_text(text: str, hint: Any) -> float:
-    try:
-        return _number(float(text), float)
-    except ValueError:
-        raise ValueError(f"expected float, got {text!r}") from None
+_STRICT = _converter()
 
+
+# --- from a flag's text ---------------------------------------------------------------------------
 
 TRUTH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 """The words that spell a boolean on the command line."""
 
 
-def _bool_from_text(text: str, hint: Any) -> bool:
-    if text.lower() not in TRUTH:
-        raise ValueError(f"expected true or false, got {text!r}")
-    return TRUTH[text.lower()]
+def _read(text: str, hint: Any) -> Any:
+    """Return what a text spells in Python for the type `hint`; raise ValueError where it spells nothing."""
+    plain, optional, _ = core(hint)
+    if optional and text.lower() == "none":
+        return None
+    if found := choices(plain):
+        return found.get(text, text)
+    if typing.get_origin(plain) is tuple:
+        return _each(_read, _items(text), plain)
+    if plain is bool:
+        if text.lower() not in TRUTH:
+            raise ValueError(f"expected true or false, got {text!r}")
+        return TRUTH[text.lower()]
+    if plain in (int, float):
+        return _read_number(text, plain)
+    if plain is Path or (plain == Location and not text.startswith("hf:")):
+        return Path(os.path.abspath(Path(text).expanduser()))  # `..` taken out: one place, one fingerprint
+    return text
 
 
-def _literal_from_text(text: str, hint: Any) -> Any:
-    for choice in typing.get_args(hint):
-        if str(choice) == text:
-            return choice
-    raise ValueError(f"expected {name_type(hint)}, got {text!r}")
+def _items(text: str) -> list[str]:
+    """Split the text of a tuple: a JSON list, or words between commas."""
+    if not text.startswith("["):
+        return [item.strip() for item in text.split(",")] if text not in ("", "()") else []
+    try:
+        found = json.loads(text)
+    except ValueError:
+        raise ValueError(f"expected a JSON list, got {text!r}") from None
+    return [item if isinstance(item, str) else "none" if item is None else json.dumps(item) for item in found]
 
 
-def _tuple_from_text(converter: Converter) -> Callable[[Any, Any], Any]:
-    strict = _tuple(converter)
-
-    def hook(text: str, hint: Any) -> Any:
-        if text.startswith("["):
-            try:
-                items = [item if isinstance(item, str) else json.dumps(item) for item in json.loads(text)]
-            except ValueError:
-                raise ValueError(f"expected a JSON list, got {text!r}") from None
-        else:
-            items = [item.strip() for item in text.split(",")] if text else []
-        return strict(tuple(items), hint)
-
-    return hook
-
-
-def _converter(leaves: dict[Any, Callable[[Any, Any], Any]], tuples: Any, unions: Any, literal: Any) -> Converter:
-    """Build a converter from hooks for leaf types and makers of the hooks that recurse."""
-    converter = Converter(detailed_validation=False)
-    for kind, hook in leaves.items():
-        converter.register_structure_hook(kind, hook)
-    converter.register_structure_hook_func(lambda hint: typing.get_origin(hint) is Literal, literal)
-    converter.register_structure_hook_func(lambda hint: typing.get_origin(hint) is tuple, tuples(converter))
-    converter.register_structure_hook_func(_is_union, unions(converter))
-    converter.register_structure_hook_func(lambda hint: hint == Location, _location(leaves[Path]))
-    converter.register_structure_hook_func(lambda hint: hasattr(hint, "__metadata__"), _annotated(converter))
-    return converter
-
-
-_STRICT = _converter(
-    {int: _exact(int), float: _number, str: _exact(str), bool: _exact(bool), Path: _path}, _tuple, _union, _literal
-)
-_TEXT = _converter(
-    {
-        int: _int_from_text,
-        float: _float_from_text,
-        str: lambda text, hint: text,
-        bool: _bool_from_text,
-        Path: _path_from_text,
-    },
-    _tuple_from_text,
-    _optional_from_text,
-    _literal_from_text,
-)
+def _read_number(text: str, kind: type) -> float:
+    try:
+        return kind(text)  # of an int also what no float holds exactly
+    except ValueError:
+        pass
+    try:
+        number = float(text)  # 1e3 and 2.0 spell whole numbers
+        if number.is_integer():
+            return kind(number)
+    except ValueError:
+        pass
+    raise ValueError(f"expected {name_type(kind)}, got {text!r}")

@@ -593,7 +593,7 @@ def test_a_decorator_is_refused(decorate: Callable[[type], type]) -> None:
     class Mine(Outer):
         count = 4
 
-    with pytest.raises(ConfigError, match=f"^{HERE}: .*Mine: a config class takes no decorator$") as error:
+    with pytest.raises(ConfigError, match=rf"^{HERE}:\d+: .*Mine: a config class takes no decorator$") as error:
         decorate(Mine)
     assert error.value.hint
 
@@ -605,7 +605,9 @@ def test_a_section_cannot_be_derived() -> None:
             def inner(self) -> type[Inner]:
                 return Other
 
-    assert "Mine.inner is a section, which is a class and cannot be derived" in refused(statement)
+    assert "Mine.inner is a section and cannot be derived; assign a class, one that derives from Inner" in refused(
+        statement
+    )
 
 
 def test_a_class_takes_no_instance_for_a_section() -> None:
@@ -621,7 +623,7 @@ def test_an_annotation_cannot_change_the_type_of_an_option() -> None:
         class Mine(Outer):
             count: str = "3"  # type: ignore[assignment] # other type
 
-    assert refused(statement) == f"{HERE}:{line_of('other type')}: count is declared as int; drop the annotation"
+    assert refused(statement) == f"{HERE}:{line_of('other type')}: count: it is declared as int; drop the annotation"
 
 
 @pytest.mark.parametrize(
@@ -629,20 +631,20 @@ def test_an_annotation_cannot_change_the_type_of_an_option() -> None:
 )
 def test_an_option_of_a_type_without_a_strict_rule_is_refused(hint: Any) -> None:
     def body(namespace: dict[str, Any]) -> None:
-        namespace["__annotations__"] = {"new": hint}
-        namespace["new"] = None
+        namespace["__annotations__"] = {"fresh": hint}
+        namespace["fresh"] = None
 
-    assert "new: an option cannot be of type" in refused(lambda: types.new_class("Mine", (Outer,), exec_body=body))
+    assert "fresh: an option cannot be of type" in refused(lambda: types.new_class("Mine", (Outer,), exec_body=body))
 
 
 def test_a_new_derived_value_must_say_its_type() -> None:
     def statement() -> None:
         class Mine(Outer):
             @derived
-            def new(self):
+            def fresh(self):
                 return 3
 
-    assert "new: an option cannot be of type Any" in refused(statement)
+    assert "fresh: an option cannot be of type Any; write the type that it returns: `-> int`" in refused(statement)
 
 
 def test_an_unknown_annotation_names_its_place(define: Callable[..., Any]) -> None:
@@ -650,9 +652,14 @@ def test_an_unknown_annotation_names_its_place(define: Callable[..., Any]) -> No
         import workspace
 
         class Train(workspace.Train):
-            new: "Nothing" = 3
+            fresh: "Nothing" = 3
+            later: type["Train"]
     """
-    assert refused(lambda: define(text)) == "projects/p/c.py:3: an annotation of Train names the unknown 'Nothing'"
+    assert refused(lambda: define(text)).splitlines() == [
+        f"projects/p/c.py:{line}: {name}: its annotation names {unknown!r}, unknown where the class begins; "
+        "define or import it above"
+        for line, name, unknown in ((4, "fresh", "Nothing"), (5, "later", "Train"))
+    ]
 
 
 def test_postponed_annotations_are_understood(define: Callable[..., Any]) -> None:
@@ -669,11 +676,11 @@ def test_postponed_annotations_are_understood(define: Callable[..., Any]) -> Non
             where: Path | None = None
 
             @derived
-            def new(self) -> int:
+            def fresh(self) -> int:
                 return 3
     """
     config = resolve(define(text))
-    assert (config.backup, config.where, config.new) == (None, None, 3)
+    assert (config.backup, config.where, config.fresh) == (None, None, 3)
 
 
 def test_the_library_declares_every_option_with_type_and_sentence() -> None:

@@ -270,13 +270,14 @@ def test_all_problems_are_reported_at_once_each_with_its_place(define: Callable[
         """
     )
     assert problems(cls) == [
-        "projects/p/c.py:5: dataset.block_size: expected int, got str '32'",
+        "projects/p/c.py:5: dataset.block_size: expected int, got str '32'; write 32",
         "projects/p/c.py:6: dataset.shuffle: expected bool, got int 1",
         "projects/p/c.py:9: optimizer.lr: must be more than 0, got 0.0",
         "projects/p/c.py:10: optimizer.betas: expected 2 values, got 1: (0.9,)",
-        "projects/p/c.py:15: schedule: expected ScheduleConfig, got 'cosine'",
-        "projects/p/c.py:16: memory: expected Memory, got None",
-        "projects/p/c.py:17: save: expected Save or none, got Dataset",
+        "projects/p/c.py:15: schedule: expected ScheduleConfig, got 'cosine'; "
+        "write Constant, Linear, Cosine, WSD or a subclass",
+        "projects/p/c.py:16: memory: expected Memory, got None; write Memory or a subclass",
+        "projects/p/c.py:17: save: expected Save or none, got the class Dataset; write Save or a subclass",
         "projects/p/c.py:19: batch_size: expected int, got bool True",
         "projects/p/c.py:18: seed: expected int, got float 1.5",
     ]
@@ -356,7 +357,7 @@ def test_a_derived_problem_is_reported_once_and_only_where_nothing_else_is_wrong
         "projects/p/a.py:14: accumulation: must be more than 0, got 0"
     ]
     assert problems(define(text.format(wrong="seed = None"), "b")) == [
-        "projects/p/b.py:7: seed: expected int, got NoneType None"
+        "projects/p/b.py:7: seed: expected int, got None"
     ]
 
 

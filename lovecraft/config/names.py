@@ -1,0 +1,33 @@
+"""What an option may be called: its name is also a flag, and a key of records."""
+
+from collections.abc import Collection
+
+RESERVED = frozenset(
+    (
+        *("blocks", "check", "checkpoint", "diff", "dry_run", "find", "help", "histogram", "json", "new", "python"),
+        *("split", "stats", "tflops", "why"),
+    )
+)
+"""The flags of the commands that take a config's options; a test holds that these are all."""
+
+
+def objection(name: str, known: Collection[str]) -> str:
+    """Return why a user's new option cannot be called `name` beside the `known` ones; empty where it can."""
+    if not name.isascii():
+        return f"{strange(name)}; an option's name has only a-z, 0-9 and _"
+    if not name.isidentifier() or name.startswith("_"):
+        return "an option's name begins with a letter and has only a-z, 0-9 and _"
+    if name in RESERVED or f"no_{name}" in RESERVED:
+        return f"--{name.replace('_', '-')} is a flag of lc itself; choose another name"
+    bare = name.removeprefix("no_")
+    if f"no_{name}" in known or (bare != name and bare in known):
+        return f"--no-{bare.replace('_', '-')} would mean two options; choose another name"
+    twin = next((other for other in known if other != name and other.lower() == name.lower()), "")
+    return f"it differs from {twin} only in case; choose another name" if twin else ""
+
+
+def strange(name: str) -> str:
+    """Name the characters of `name` that are not ASCII, which may look like some that are."""
+    import unicodedata
+
+    return ", ".join(f"{c!r} is {unicodedata.name(c, 'nameless').lower()}" for c in name if not c.isascii())

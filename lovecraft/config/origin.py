@@ -1,0 +1,51 @@
+"""Where values were written: a line of a file or of a notebook's cell, or the words of a flag."""
+
+import linecache
+import re
+import sys
+
+import attrs
+
+
+@attrs.frozen
+class Origin:
+    """The place that gave a value: a line of a file, or the words of a flag."""
+
+    file: str
+    line: int = 0
+    said: str = ""
+
+
+def place(origin: Origin) -> str:
+    """Write an origin as `file:line`, relative to the workspace or the library where it lies in one, or as the flag."""
+    from lovecraft.config.modules import shorten
+
+    if origin.said:
+        return origin.said
+    file = _cell(origin.file) or shorten(origin.file)
+    return f"{file}:{origin.line}" if origin.line else file
+
+
+def _cell(file: str) -> str:
+    """Return the name of the notebook's cell that `file` stands for, `Cell In[3]`; empty for a real file."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return " ".join(shell.compile.format_code_name(file) or ()) if shell is not None else ""
+
+
+def file_of(module: str | None) -> str:
+    """Return the file of a module by name; empty where it has none."""
+    return getattr(sys.modules.get(module or ""), "__file__", None) or ""
+
+
+def caller() -> str:
+    """Return the place that called the function that calls this one."""
+    frame = sys._getframe(2)
+    return place(Origin(frame.f_code.co_filename, frame.f_lineno))
+
+
+def of_annotation(start: Origin, name: str) -> Origin:
+    """Return where `name: type` stands below the first line of a class; that line itself where it is not found."""
+    for number, line in enumerate(linecache.getlines(start.file)[start.line :], start.line + 1):
+        if re.match(rf"\s+{re.escape(name)}\s*:", line):
+            return Origin(start.file, number)
+    return start
