@@ -186,6 +186,9 @@ def _dataset(root: Path, texts: Path, description: str) -> str:
         imports = f"from pathlib import Path\n\n{imports.splitlines()[0]}"
     pattern = _quoted(glob.escape(found[-1]))
     held_out = f"    validation = ({pattern},)  # held out of train\n" if len(found) > 1 else ""
-    console.say(f"{len(found):,} texts" + (f"; {found[-1]} is held out of train" if held_out else ", none held out"))
+    console.say(
+        f"{len(found):,} text{'s'[: len(found) > 1]}"
+        + (f"; {found[-1]} is held out of train" if held_out else ", none held out")
+    )
     body = f'    source = {source}\n    train = ("*.txt",)\n{held_out}'.rstrip("\n")
     return _module(description, imports, "Dataset(DatasetConfig)", body)

@@ -1,4 +1,4 @@
-"""`lc COMMAND CONFIG --help`: exactly the config's options, grouped, inside the terminal's width; of a broken one, too."""
+"""`lc COMMAND CONFIG --help`: exactly the options of the config, in the width of the terminal; also of a broken one."""
 
 import re
 from collections.abc import Callable

@@ -55,10 +55,10 @@ def test_texts_in_folders_count_and_what_is_held_out_is_said(lc: Command, worksp
     write("books/one/a.txt", "x")
     write("books/two/b [1].txt", "x")
     done = lc("new", "project", "more", "--texts", "books")
-    assert (
-        done.err
-        == "2 texts; two/b [1].txt is held out of train\nnext: `lc data more/default`, then `lc new project NAME --dataset more/default` to train on it\n"
-    )
+    assert done.err.splitlines() == [
+        "2 texts; two/b [1].txt is held out of train",
+        "next: `lc data more/default`, then `lc new project NAME --dataset more/default` to train on it",
+    ]
     assert [line.split()[:2] for line in lc("data", "more").out.splitlines()[1:]] == [
         ["train", "1"],
         ["validation", "1"],
