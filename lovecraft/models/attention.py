@@ -1,8 +1,11 @@
 """Causal attention, full or through a sliding window, as calls of PyTorch's fused kernels.
 
 Which queries see which keys is laid down once a forward pass as a list of spans and shared by all layers. Most passes
-are one span without a mask; only a window that has been outgrown, or a chunk behind a filled cache, needs more.
+are one span without a mask; only a window that has been outgrown, or a chunk behind a filled cache, needs more. Of
+documents that share a row each has a list of its own, so no mask ever spans the row.
 """
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -47,10 +50,32 @@ def causal_spans(tokens: int, past: int, window: int | None, like: Tensor) -> li
     return spans
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, spans: list[Span]) -> Tensor:
-    """Attend from q (B, H, T, Dh) to k, v (B, Hkv, S, Dh), each group of H / Hkv query heads sharing one; as q."""
-    parts = [_attend_span(q[:, :, span.queries], k[:, :, span.keys], v[:, :, span.keys], span) for span in spans]
-    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
+def document_spans(lengths: Sequence[int], past: int, window: int | None, like: Tensor) -> list[list[Span]]:
+    """Return the spans of each document of a row, numbered within it; those of one length share theirs."""
+    by_length = {tokens: causal_spans(tokens, past, window, like) for tokens in set(lengths)}
+    return [by_length[tokens] for tokens in lengths]
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, documents: list[list[Span]]) -> Tensor:
+    """Attend from q (B, H, T, Dh) to k, v (B, Hkv, S, Dh), each group of H / Hkv query heads sharing one; as q.
+
+    Of several documents, which stand one behind the other, each attends to itself alone; then T is S.
+    """
+    if len(documents) == 1:
+        return _attend_document(q, k, v, documents[0])
+    lengths = [spans[-1].queries.stop for spans in documents]
+    # Split, not sliced: backward joins the parts' gradients once, where each slice would fill a whole row with zeros.
+    rows = zip(*(x.split(lengths, dim=2) for x in (q, k, v)), documents, strict=True)
+    return _join([_attend_document(*row) for row in rows])
+
+
+def _attend_document(q: Tensor, k: Tensor, v: Tensor, spans: list[Span]) -> Tensor:
+    return _join([_attend_span(q[:, :, span.queries], k[:, :, span.keys], v[:, :, span.keys], span) for span in spans])
+
+
+def _join(parts: list[Tensor]) -> Tensor:
+    """Join parts (B, H, ., Dh) by tokens, in the kernels' own layout: heads of a token side by side."""
+    return parts[0] if len(parts) == 1 else torch.cat([x.transpose(1, 2) for x in parts], dim=1).transpose(1, 2)
 
 
 def _attend_span(q: Tensor, k: Tensor, v: Tensor, span: Span) -> Tensor:

@@ -4,7 +4,7 @@ Modules carry the names of Hugging Face checkpoints, so loading and saving is a 
 D hidden size, H query heads, Hkv key-value heads, Dh head size, V vocabulary.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lovecraft.models.architecture import Architecture
-from lovecraft.models.attention import Span, attend, causal_spans
+from lovecraft.models.attention import Span, attend, document_spans
 from lovecraft.models.kv_cache import KVCache
 from lovecraft.models.norm import RMSNorm
 from lovecraft.models.rope import Rope, RopeTables, rotate
@@ -44,16 +44,25 @@ class Llama(nn.Module):
         """The output matrix (V, D); with a tied head, the embedding."""
         return self.model.embed_tokens.weight if self.lm_head is None else self.lm_head.weight
 
-    def hidden(self, input_ids: Tensor, *, cache: KVCache | None = None, run_block: RunBlock = call) -> Tensor:
+    def hidden(
+        self,
+        input_ids: Tensor,
+        *,
+        cache: KVCache | None = None,
+        run_block: RunBlock = call,
+        lengths: Sequence[int] | None = None,
+    ) -> Tensor:
         """Return the hidden states (B, T, D) of input_ids (B, T) after the final norm.
 
         With a cache the tokens follow those in it and are added to it. `run_block(index, block, h)` runs each block;
-        the hidden state is the only tensor that a block takes as an argument.
+        the hidden state is the only tensor that a block takes as an argument. With `lengths`, input_ids is one row of
+        documents of that many tokens, one behind the other: positions restart at each, attention stays inside each.
         """
+        assert lengths is None or (cache is None and input_ids.shape == (1, sum(lengths))), (input_ids.shape, lengths)
         tokens, past = input_ids.shape[1], 0 if cache is None else cache.length
         h = self.model.embed_tokens(input_ids)
-        rope = self.rope.at(past, past + tokens, h)
-        spans = causal_spans(tokens, past, self.window, h)
+        rope = self.rope.at(past, past + tokens, h) if lengths is None else self.rope.restarting(lengths, h)
+        spans = document_spans(lengths or [tokens], past, self.window, h)
         for index, layer in enumerate(self.model.layers):
             append = None if cache is None else partial(cache.append, index)
             h = run_block(index, partial(layer, rope=rope, spans=spans, append=append), h)
@@ -95,7 +104,7 @@ class DecoderLayer(nn.Module):
         self.post_attention_layernorm = RMSNorm(arch.hidden_size, arch.rms_norm_eps)
         self.mlp = MLP(arch)
 
-    def forward(self, h: Tensor, rope: Rope, spans: list[Span], append: Append | None) -> Tensor:
+    def forward(self, h: Tensor, rope: Rope, spans: list[list[Span]], append: Append | None) -> Tensor:
         """Transform h (B, T, D)."""
         h = h + self.self_attn(self.input_layernorm(h), rope, spans, append)
         return h + self.mlp(self.post_attention_layernorm(h))
@@ -113,7 +122,7 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(arch.hidden_size, keys, bias=arch.attention_bias)
         self.o_proj = nn.Linear(queries, arch.hidden_size, bias=arch.attention_bias)
 
-    def forward(self, x: Tensor, rope: Rope, spans: list[Span], append: Append | None) -> Tensor:
+    def forward(self, x: Tensor, rope: Rope, spans: list[list[Span]], append: Append | None) -> Tensor:
         """Attend within x (B, T, D) and to what `append`, the layer's cache, holds."""
         q, k, v = (heads.transpose(1, 2) for heads in self.project(x, rope))  # (B, T, H, Dh) -> (B, H, T, Dh)
         if append is not None:

@@ -5,6 +5,7 @@ in bfloat16 no position above 256 is exact.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -26,6 +27,11 @@ class RopeTables:
         if stop > len(self.cos) or self.cos.device != like.device:
             self._compute(1 << (stop - 1).bit_length(), like.device)
         return self.cos[start:stop].to(like.dtype), self.sin[start:stop].to(like.dtype)
+
+    def restarting(self, lengths: Sequence[int], like: Tensor) -> Rope:
+        """Return the tables of documents of `lengths` tokens one behind the other, each from position 0."""
+        cos, sin = self.at(0, max(lengths), like)
+        return torch.cat([cos[:tokens] for tokens in lengths]), torch.cat([sin[:tokens] for tokens in lengths])
 
     @torch.inference_mode(False)  # else tables first needed in an evaluation could not be used in training
     def _compute(self, length: int, device: torch.device) -> None:

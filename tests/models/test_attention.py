@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lovecraft.models import attention
-from lovecraft.models.attention import attend, causal_spans
+from lovecraft.models.attention import attend, causal_spans, document_spans
 
 
 def reference(q, k, v, past, window):
@@ -32,8 +32,33 @@ def test_each_query_sees_exactly_its_window(dtype, tokens, past, window, heads, 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(attention, "CHUNK", chunk)
         spans = causal_spans(tokens, past, window, q)
-    error = (attend(q, k, v, spans) - reference(q, k, v, past, window)).abs().max()
+    error = (attend(q, k, v, [spans]) - reference(q, k, v, past, window)).abs().max()
     assert error < (1e-5 if dtype == torch.float32 else 0.03)
+
+
+@given(
+    lengths=st.lists(st.integers(1, 20), min_size=1, max_size=6),
+    window=st.none() | st.integers(1, 25),
+    heads=st.sampled_from([(4, 4), (4, 2), (3, 1)]),
+    chunk=st.integers(1, 20),
+)
+def test_a_document_sees_itself_alone(lengths, window, heads, chunk):
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(1, n, sum(lengths), 8, generator=generator) for n in (heads[0], heads[1], heads[1]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(attention, "CHUNK", chunk)
+        got = attend(q, k, v, document_spans(lengths, 0, window, q))
+    parts = [x.split(lengths, dim=2) for x in (q, k, v)]
+    wanted = torch.cat([reference(*document, past=0, window=window) for document in zip(*parts, strict=True)], dim=2)
+    assert (got - wanted).abs().max() < 1e-5
+
+
+def test_documents_need_no_mask_over_their_row():
+    like = torch.empty(0)
+    assert all(span.mask is None for spans in document_spans([300, 7, 300, 1] * 50, 0, None, like) for span in spans)
+    windowed = [span for spans in document_spans([300, 7, 300, 1] * 50, 0, 64, like) for span in spans]
+    masks = {id(span.mask): span.mask.shape for span in windowed if span.mask is not None}
+    assert list(masks.values()) == [(236, 300)]  # one for all hundred
 
 
 @pytest.mark.parametrize("window", [None, 64])
@@ -53,4 +78,4 @@ def test_masks_of_a_long_text_do_not_grow_with_it():
 def test_a_wholly_masked_run_of_keys_leaves_no_nan():
     q, k = torch.randn(1, 1, 1200, 8), torch.randn(1, 1, 1200, 8)  # kernels work through keys 512 at a time
     spans = causal_spans(1200, 0, 20, q)
-    assert (attend(q, k, k, spans) - reference(q, k, k, 0, 20)).abs().max() < 1e-5
+    assert (attend(q, k, k, [spans]) - reference(q, k, k, 0, 20)).abs().max() < 1e-5

@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
 from lovecraft.models import architecture
+from lovecraft.models.kv_cache import KVCache
 from tests.tiny import LLAMA3_ROPE
 
 CASES = {
@@ -94,3 +95,106 @@ def test_one_forward_counts_the_parameters_it_says(ours):
     for changes in CASES.values():
         model = ours(**changes)
         assert architecture.parameter_count(model.architecture) == sum(p.numel() for p in model.parameters())
+
+
+# --- documents that share a row -----------------------------------------------------------------------
+
+LENGTHS = [40, 1, 23, 17, 40]
+WINDOW = 16  # shorter than most of the documents
+FAMILIES = [*(("llama", changes) for changes in CASES.values()), ("mistral", {"sliding_window": WINDOW})]
+NAMES = [*CASES, "window"]
+
+
+def packed(model, row, lengths=LENGTHS):
+    return model.logits(model.hidden(row, lengths=lengths))[0]
+
+
+def separate(model, row):
+    return torch.cat([model(document)[0] for document in row.split(LENGTHS, dim=1)])
+
+
+def loss(logits, row):
+    """Sum the losses of all tokens that a token of their own document precedes."""
+    labels = torch.cat([F.pad(document[1:], (0, 1), value=-100) for document in row[0].split(LENGTHS)])
+    return F.cross_entropy(logits, labels, reduction="sum")
+
+
+@pytest.mark.parametrize(("family", "changes"), FAMILIES, ids=NAMES)
+def test_each_document_of_a_row_has_the_logits_that_it_has_alone(ours, ids, family, changes):
+    model, row = ours(family, **changes), ids(1, sum(LENGTHS))
+    with torch.no_grad():
+        assert (packed(model, row) - separate(model, row)).abs().max() <= 1e-5
+
+
+@pytest.mark.parametrize(("family", "changes"), FAMILIES, ids=NAMES)
+def test_logits_of_packed_documents_equal_those_of_transformers(pair, ids, family, changes):
+    ours, theirs = pair(family, **changes)
+    row = ids(1, sum(LENGTHS))
+    document = torch.arange(len(LENGTHS)).repeat_interleave(torch.tensor(LENGTHS))
+    age = torch.arange(len(document))[:, None] - torch.arange(len(document))
+    window = changes.get("sliding_window", len(document))
+    mask = (document[:, None] == document) & (age >= 0) & (age < window)
+    positions = torch.cat([torch.arange(tokens) for tokens in LENGTHS])
+    with torch.no_grad():
+        wanted = theirs(row, attention_mask=mask[None, None], position_ids=positions[None]).logits[0]
+        assert (packed(ours, row) - wanted).abs().max() <= 5e-5
+        assert (ours(row)[0] - wanted).abs().max() > 1  # as one text they are another
+
+
+@pytest.mark.parametrize(("family", "changes"), [("llama", {}), ("mistral", {"sliding_window": WINDOW})])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_another_document_changes_no_bit_of_those_beside_it(pair, ids, family, changes, dtype):
+    model, row = pair(family, dtype, **changes)[0], ids(1, sum(LENGTHS))
+    begin = 0
+    with torch.no_grad():
+        before = packed(model, row)
+        for tokens in LENGTHS:
+            place = torch.arange(len(before)).sub(begin)
+            inside = (place >= 0) & (place < tokens)
+            after = packed(model, torch.where(inside, (row + 1) % 300, row))
+            assert torch.equal(after[~inside], before[~inside])
+            assert not torch.equal(after[inside], before[inside])
+            begin += tokens
+
+
+@pytest.mark.parametrize(("family", "changes"), FAMILIES, ids=NAMES)
+def test_gradients_of_packed_documents_are_the_sum_of_their_own(ours, ids, family, changes):
+    model, row = ours(family, **changes), ids(1, sum(LENGTHS))
+    found = torch.autograd.grad(loss(packed(model, row), row), list(model.parameters()))
+    wanted = torch.autograd.grad(loss(separate(model, row), row), list(model.parameters()))
+    for got, alone in zip(found, wanted, strict=True):
+        assert (got - alone).norm() <= 1e-5 * alone.norm()
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral"])
+def test_packed_documents_stray_in_bfloat16_no_further_than_alone(pair, ids, family):
+    ours, theirs = pair(family, torch.bfloat16, **({"sliding_window": WINDOW} if family == "mistral" else {}))
+    row = ids(1, sum(LENGTHS))
+    with torch.no_grad():
+        got, alone = packed(ours, row), separate(ours, row)
+        truth = separate(lambda document: theirs.float()(document).logits, row)
+    assert (got - truth).square().mean().sqrt() <= 1.1 * (alone - truth).square().mean().sqrt()
+
+
+def test_a_checkpointed_block_of_packed_documents_keeps_its_input_alone(ours, ids):
+    model, row, kept = ours("mistral", sliding_window=WINDOW), ids(1, sum(LENGTHS)), []
+
+    def run_block(index, block, h):
+        with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda x: x):
+            return checkpoint(block, h, use_reentrant=False, preserve_rng_state=False)
+
+    parameters = list(model.model.parameters())
+    plain = torch.autograd.grad(model.hidden(row, lengths=LENGTHS).square().sum(), parameters)
+    hidden = model.hidden(row, lengths=LENGTHS, run_block=run_block)
+    assert [tensor.shape for tensor in kept] == [(1, sum(LENGTHS), 64)] * 2
+    assert all(map(torch.equal, plain, torch.autograd.grad(hidden.square().sum(), parameters)))
+
+
+def test_packed_documents_fill_one_row_and_no_cache(ours, ids):
+    model, row = ours(), ids(1, 9)
+    cache = KVCache(model.architecture, 1, 9, torch.float32, torch.device("cpu"))
+    with pytest.raises(AssertionError):
+        model.hidden(row, lengths=[4, 5], cache=cache)
+    for rows, lengths in ((row, [4, 4]), (ids(2, 9), [9, 9])):
+        with pytest.raises(AssertionError):
+            model.hidden(rows, lengths=lengths)

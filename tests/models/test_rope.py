@@ -31,6 +31,13 @@ def test_tables_equal_those_of_transformers_to_the_bit(pair):
     assert torch.equal(ours_sin[:, 0, 8:], sin[0, :, 8:])
 
 
+def test_positions_restart_at_each_document(ours):
+    rope = tables(ours)
+    wanted = zip(*(rope.at(0, tokens, torch.empty(0)) for tokens in (3, 1, 5)), strict=True)
+    got = rope.restarting([3, 1, 5], torch.empty(0))
+    assert all(torch.equal(table, torch.cat(parts)) for table, parts in zip(got, wanted, strict=True))
+
+
 def test_rotation_equals_that_of_transformers_in_bfloat16(pair):
     ours, theirs = pair("llama")
     x = torch.randn(2, 30, 4, 16, dtype=torch.bfloat16)
