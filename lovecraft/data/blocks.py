@@ -31,13 +31,27 @@ class Document:
 
 @attrs.frozen(eq=False)
 class Block:
-    """One block. Arrays have shape (length,) and type int64."""
+    """One block. Arrays of tokens have shape (length,) and type int64."""
 
     input_ids: np.ndarray
     labels: np.ndarray
-    document: int
-    index: int
-    """Its number within the document, from 0."""
+    pieces: np.ndarray
+    """(pieces, 5) int64: its rows of the table, in the order in which they stand in it."""
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each piece."""
+        return self.pieces[:, LENGTH].tolist()
+
+    @property
+    def document(self) -> int:
+        """The document of its first piece."""
+        return int(self.pieces[0, DOCUMENT])
+
+    @property
+    def index(self) -> int:
+        """The first piece's number within its document, from 0."""
+        return int(self.pieces[0, INDEX])
 
 
 @attrs.frozen(eq=False)
@@ -48,22 +62,38 @@ class Blocks:
     """(tokens,) unsigned: every document's tokens, one after the other, each stored once."""
 
     table: np.ndarray = attrs.field(repr=False)
-    """(blocks, 5) int64: document, index in it, offset in `tokens`, length, context."""
+    """(pieces, 5) int64: document, index in it, offset in `tokens`, length, context."""
 
     documents: list[Document] = attrs.field(repr=False)
 
     shared: int
     """Tokens that consecutive blocks of a document share."""
 
+    starts: np.ndarray = attrs.field(repr=False)
+    """(blocks + 1,) int64: block i is the pieces table[starts[i] : starts[i + 1]]; by default each is one."""
+
+    @starts.default
+    def _one_piece_each(self) -> np.ndarray:
+        return np.arange(len(self.table) + 1)
+
     def __len__(self) -> int:
-        return len(self.table)
+        return len(self.starts) - 1
 
     def __getitem__(self, i: int) -> Block:
-        document, index, offset, length, context = self.table[i].tolist()
-        ids = np.array(self.tokens[offset : offset + length], np.int64)
+        i = range(len(self))[i]
+        pieces = self.table[self.starts[i] : self.starts[i + 1]]
+        runs = pieces[:, [OFFSET, LENGTH]].tolist()
+        ids = np.concatenate([self.tokens[offset : offset + length] for offset, length in runs], dtype=np.int64)
         labels = ids.copy()
-        labels[:context] = IGNORED
-        return Block(ids, labels, document, index)
+        begins = np.cumsum(pieces[:, LENGTH]) - pieces[:, LENGTH]
+        for begin, context in zip(begins, pieces[:, CONTEXT], strict=True):
+            labels[begin : begin + context] = IGNORED
+        return Block(ids, labels, pieces)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(blocks,) int64: the tokens of each block."""
+        return np.add.reduceat(self.table[:, LENGTH], self.starts[:-1])
 
     @property
     def supervised_tokens(self) -> int:

@@ -13,12 +13,16 @@ import torch
 from torch import Tensor
 
 from lovecraft.config.schema import TrainConfig
-from lovecraft.data.blocks import IGNORED, LENGTH, Blocks, order
+from lovecraft.data.blocks import IGNORED, Blocks, order
 
 
 @attrs.frozen
 class Batch:
-    """What one forward pass takes. Rows shorter than the longest are filled up at their ends, where nobody looks."""
+    """What one forward pass takes.
+
+    Rows shorter than the longest are filled up at their ends, where nobody looks. Where a block holds several pieces,
+    all pieces of all blocks make one row, without filling.
+    """
 
     input_ids: Tensor
     """(B, T) int64."""
@@ -32,6 +36,9 @@ class Batch:
     supervised: int
     """Targets other than -100."""
 
+    lengths: list[int] | None
+    """The pieces of the one row, as the network takes them; None where each row is one piece."""
+
 
 def total_steps(config: TrainConfig, blocks: int) -> int:
     """Return the optimizer steps of a run: `epochs` over `blocks` blocks or `max_steps`, whichever ends first."""
@@ -39,12 +46,12 @@ def total_steps(config: TrainConfig, blocks: int) -> int:
     return steps if config.max_steps is None else min(steps, config.max_steps)
 
 
-def total_tokens(config: TrainConfig, blocks: Blocks) -> int:
-    """Return the tokens of all blocks that a run takes, each as often as it is taken."""
-    epochs, rest = divmod(total_steps(config, len(blocks)), _steps_per_epoch(config, len(blocks)))
-    lengths = blocks.table[:, LENGTH]
-    last = _epoch(config, len(blocks), epochs)[: rest * _per_step(config)]
-    return int(epochs * lengths.sum() + lengths[last].sum())
+def total(config: TrainConfig, amounts: np.ndarray) -> float:
+    """Return the sum of the blocks' `amounts` (blocks,) over a run, each as often as its block is taken."""
+    blocks = len(amounts)
+    epochs, rest = divmod(total_steps(config, blocks), _steps_per_epoch(config, blocks))
+    last = _epoch(config, blocks, epochs)[: rest * _per_step(config)]
+    return (epochs * amounts.sum() + amounts[last].sum()).item()
 
 
 def step_blocks(config: TrainConfig, blocks: int, step: int) -> list[np.ndarray]:
@@ -57,16 +64,22 @@ def step_blocks(config: TrainConfig, blocks: int, step: int) -> list[np.ndarray]
 def collate(blocks: Blocks, numbers: np.ndarray, device: torch.device) -> Batch:
     """Return the blocks with these numbers as one batch on `device`."""
     chosen = [blocks[int(number)] for number in numbers]
-    shape = len(chosen), max(len(block.input_ids) for block in chosen)
+    lengths = [length for block in chosen for length in block.lengths]
+    rows = [(block.input_ids, block.labels) for block in chosen]
+    packed = len(lengths) > len(chosen)
+    if packed:  # a piece's first label is -100, so the token before it, another document's, predicts nothing
+        rows = [tuple(np.concatenate(side) for side in zip(*rows, strict=True))]
+    shape = len(rows), max(len(ids) for ids, _ in rows)
     input_ids, targets = np.zeros(shape, np.int64), np.full(shape, IGNORED)
-    for row, block in enumerate(chosen):
-        input_ids[row, : len(block.input_ids)] = block.input_ids
-        targets[row, : len(block.labels) - 1] = block.labels[1:]
+    for row, (ids, labels) in enumerate(rows):
+        input_ids[row, : len(ids)] = ids
+        targets[row, : len(labels) - 1] = labels[1:]
     return Batch(
         input_ids=torch.from_numpy(input_ids).to(device),
         targets=torch.from_numpy(targets).to(device),
-        tokens=sum(len(block.input_ids) for block in chosen),
+        tokens=sum(lengths),
         supervised=int((targets != IGNORED).sum()),
+        lengths=lengths if packed else None,
     )
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lovecraft.data.blocks import CONTEXT, IGNORED, INDEX, LENGTH, Blocks
+from lovecraft.data.blocks import CONTEXT, DOCUMENT, IGNORED, INDEX, Blocks
 from lovecraft.errors import ModelError
 from lovecraft.models.llama import Llama
 from lovecraft.train.batches import collate
@@ -52,16 +52,17 @@ def evaluate(
     table[:, CONTEXT] = np.where(table[:, INDEX] == 0, 1, blocks.shared)
     blocks = attrs.evolve(blocks, table=table)
     measured = np.arange(min(len(blocks), max_blocks or len(blocks)))
-    by_length = measured[np.argsort(blocks.table[measured, LENGTH], kind="stable")]  # less filling up
+    by_length = measured[np.argsort(blocks.lengths[measured], kind="stable")]  # less filling up
     text, ends, tokens = 0.0, 0.0, 0
     for start in range(0, len(by_length), batch_size):
         batch = collate(blocks, by_length[start : start + batch_size], device)
-        hidden, targets = model.hidden(batch.input_ids).flatten(0, 1), batch.targets.flatten()  # (B * T, D), (B * T,)
+        hidden = model.hidden(batch.input_ids, lengths=batch.lengths).flatten(0, 1)  # (B * T, D)
+        targets = batch.targets.flatten()  # (B * T,)
         is_end = targets == (IGNORED if eos_id is None else eos_id)
         text += _summed_loss(model, hidden, targets.masked_fill(is_end, IGNORED), loss_chunk)
         ends += _summed_loss(model, hidden, targets.masked_fill(~is_end, IGNORED), loss_chunk)
         tokens += batch.supervised
-    documents = sorted({blocks[int(number)].document for number in measured})
+    documents = np.unique(blocks.table[: blocks.starts[len(measured)], DOCUMENT])
     size = sum(blocks.documents[d].bytes - blocks.documents[d].first_token_bytes for d in documents)
     whole = len(measured) == len(blocks) and size > 0
     if not math.isfinite(text + ends):

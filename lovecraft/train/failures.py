@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from lovecraft.data.blocks import Blocks
+from lovecraft.data.blocks import DOCUMENT, Blocks
 from lovecraft.errors import RunError, TrainingFailed
 from lovecraft.runs import Run
 from lovecraft.train.control import DIVERGED
@@ -77,5 +77,6 @@ def recorded(run: Run) -> Iterator[None]:
 
 def _documents(blocks: Blocks, numbers: Sequence[np.ndarray]) -> str:
     """Name the documents that the blocks with these numbers come from."""
-    names = sorted({blocks.documents[blocks[int(number)].document].name for some in numbers for number in some})
+    pieces = np.concatenate([blocks[int(number)].pieces for some in numbers for number in some])
+    names = sorted({blocks.documents[document].name for document in pieces[:, DOCUMENT]})
     return ("document " if len(names) == 1 else "documents ") + ", ".join(names)

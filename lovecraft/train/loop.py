@@ -102,8 +102,8 @@ def take_step(t: Training) -> dict[str, Any]:
     # Forward and backward, pass by pass; the gradients add up.
     loss = torch.zeros((), device=t.device)
     for batch in batches:
-        hidden = t.model.hidden(batch.input_ids, run_block=t.run_block).flatten(0, 1)  # (B * T, D)
-        targets = batch.targets.flatten()  # (B * T,)
+        hidden = t.model.hidden(batch.input_ids, run_block=t.run_block, lengths=batch.lengths).flatten(0, 1)
+        targets = batch.targets.flatten()  # (B * T,), and hidden (B * T, D)
         part = linear_cross_entropy(hidden, t.model.head, targets, config.memory.loss_chunk) / supervised
         part.backward()
         loss += part.detach()

@@ -66,7 +66,8 @@ def table(
     and one block.
     """
     tokens = config.batch_size * config.dataset.block_size
-    block = block_bytes(arch, tokens, dtype.itemsize)
+    joined = arch.sliding_window is not None and arch.sliding_window < config.dataset.block_size
+    block = block_bytes(arch, tokens, dtype.itemsize, joined=joined)
     row = tokens * arch.hidden_size * dtype.itemsize  # one hidden state
     kept = arch.num_hidden_layers
     if offload == "block_inputs" and device.type != "cpu":
@@ -121,14 +122,15 @@ def memory_limit(memory: Memory, device: torch.device) -> int:
     return int(rows["MemAvailable"].split()[0]) * 1024
 
 
-def block_bytes(arch: Architecture, tokens: int, itemsize: int) -> int:
+def block_bytes(arch: Architecture, tokens: int, itemsize: int, *, joined: bool = False) -> int:
     """Return what one block keeps for backward, its input included.
 
     By token, in numbers: both norms' inputs and outputs; q, the attention's output, k and v; gate, up, silu(gate) and
-    its product with up. In float32: a scale of each norm, and the attention's log-sum for each head.
+    its product with up. In float32: a scale of each norm, and the attention's log-sum for each head. Where attention
+    works in several spans, a window's or packed documents', their outputs are kept and, joined, kept again.
     """
     queries, keys = arch.num_attention_heads * arch.head_dim, arch.num_key_value_heads * arch.head_dim
-    numbers = 4 * arch.hidden_size + 2 * queries + 2 * keys + 4 * arch.intermediate_size
+    numbers = 4 * arch.hidden_size + (3 if joined else 2) * queries + 2 * keys + 4 * arch.intermediate_size
     return tokens * (itemsize * numbers + 4 * (2 + arch.num_attention_heads))
 
 

@@ -4,13 +4,14 @@ import time
 from typing import Any
 
 import attrs
+import numpy as np
 import torch
 
 from lovecraft.config.schema import TrainConfig
-from lovecraft.data.blocks import Blocks
+from lovecraft.data.blocks import LENGTH, Blocks
 from lovecraft.models import Architecture
 from lovecraft.models.architecture import parameter_count
-from lovecraft.train.batches import total_steps, total_tokens
+from lovecraft.train.batches import total, total_steps
 from lovecraft.train.memory import Bytes, choose
 
 # Share of a large matrix product's rate that a whole step reaches, by device and bytes of a number.
@@ -54,30 +55,29 @@ def plan(
     Raises ConfigError for memory options that exclude each other.
     """
     chosen = choose(config, arch, dtype, device)
-    tokens = total_tokens(config, blocks)
-    flops = flops_per_token(arch, config.dataset.block_size) * tokens
+    flops = total(config, np.add.reduceat(piece_flops(arch, blocks.table[:, LENGTH]), blocks.starts[:-1]))
     computed = flops * (4 / 3 if chosen.checkpointing == "block" else 1)
     return Plan(
         parameters=parameter_count(arch),
         bytes=chosen,
         steps=total_steps(config, len(blocks)),
-        tokens=tokens,
+        tokens=int(total(config, blocks.lengths)),
         flops=flops,
         seconds=computed / (rate * EFFICIENCY.get((device.type, dtype.itemsize), OTHER_EFFICIENCY)),
     )
 
 
-def flops_per_token(arch: Architecture, block_size: int) -> float:
-    """Return the model FLOPs of training on one token: three times the forward pass's.
+def piece_flops(arch: Architecture, lengths: np.ndarray) -> np.ndarray:
+    """Return the model FLOPs of training on pieces of `lengths` tokens each: three times the forward pass's.
 
-    A matrix of n numbers takes 2n; attention takes 4 * H * Dh for each key, of which a token sees half a block or half
-    of a full window on average.
+    A matrix of n numbers takes 2n a token; attention takes 4 * H * Dh for each key, of which a token sees half a piece,
+    or half of a window until that is full, on average.
     """
     matrices = parameter_count(arch) - (0 if arch.tie_word_embeddings else arch.vocab_size * arch.hidden_size)
-    window = min(arch.sliding_window or block_size, block_size)
-    keys = window * (block_size - window / 2) / block_size
+    window = lengths if arch.sliding_window is None else np.minimum(arch.sliding_window, lengths)
+    keys = window * (lengths - window / 2)  # that all tokens of a piece see
     attention = 4 * arch.num_hidden_layers * arch.num_attention_heads * arch.head_dim * keys
-    return 3 * (2 * matrices + attention)
+    return 3.0 * (2 * matrices * lengths + attention)
 
 
 def measured_rate(device: torch.device, dtype: torch.dtype, seconds: float = 0.1) -> float:

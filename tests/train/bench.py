@@ -4,10 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import numpy as np
 
 from lovecraft import AdamW, Constant, DatasetConfig, ModelConfig, TrainConfig
 from lovecraft.config.override import override
 from lovecraft.config.resolve import resolve
+from lovecraft.data.blocks import Blocks
 from lovecraft.data.build import Built, build
 from lovecraft.runs import Run
 from lovecraft.tokenizer import Tokenizer
@@ -68,6 +70,11 @@ class Bench:
     def train(self, config: TrainConfig, run: Run) -> Outcome:
         """Train, or resume."""
         return train(config, run, self.built(config), self.tokenizer)
+
+
+def packed(blocks: Blocks, size: int = 3) -> Blocks:
+    """Return the same pieces, `size` of them in each block."""
+    return attrs.evolve(blocks, starts=np.append(np.arange(0, len(blocks.table), size), len(blocks.table)))
 
 
 def rows(run: Run) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from lovecraft.checkpoint import load_model
 from lovecraft.data.blocks import Blocks
 from lovecraft.models.llama import Llama
 from lovecraft.train.evaluate import evaluate
-from tests.train.bench import Bench
+from tests.train.bench import Bench, packed
 
 CPU = torch.device("cpu")
 
@@ -72,3 +72,21 @@ def test_bits_per_byte_need_the_whole_split(bench: Bench, model: Llama) -> None:
     found = evaluate(model, blocks, eos_id=None, batch_size=4, loss_chunk=0, max_blocks=2)
     assert found.bits_per_byte is None
     assert found.tokens == sum(int((blocks[i].labels != -100).sum()) for i in range(2))
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_a_packed_split_measures_as_its_pieces_do(bench: Bench, model: Llama, split: str) -> None:
+    blocks = bench.built(bench.config()).splits[split]
+    eos = bench.tokenizer.eos_id
+    wanted = evaluate(model, blocks, eos_id=eos, batch_size=3, loss_chunk=0)
+    found = evaluate(model, packed(blocks, 2), eos_id=eos, batch_size=3, loss_chunk=0)
+    assert (found.tokens, found.documents) == (wanted.tokens, wanted.documents)
+    assert found.loss == pytest.approx(wanted.loss, rel=1e-6)
+    assert found.bits_per_byte == pytest.approx(wanted.bits_per_byte, rel=1e-6)
+
+
+def test_documents_of_a_part_of_a_packed_split_are_those_of_its_pieces(bench: Bench, model: Llama) -> None:
+    blocks = bench.built(bench.config()).splits["train"]
+    last = int((blocks.table[:, 0] == 0).sum())  # pieces of the first document
+    blocks = packed(blocks, last + 1)
+    assert evaluate(model, blocks, eos_id=None, batch_size=1, loss_chunk=0, max_blocks=1).documents == 2

@@ -47,8 +47,12 @@ def test_masters_count_where_the_weights_are_narrower(bench: Bench, dtype: torch
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_what_a_block_keeps_is_counted_exactly(bench: Bench, dtype: torch.dtype) -> None:
-    model = load_model(bench.model_dir, dtype=dtype, device=CPU)
+@pytest.mark.parametrize(("window", "lengths"), [(None, None), (8, None), (None, [25, 1, 14]), (8, [25, 1, 14])])
+def test_what_a_block_keeps_is_counted_exactly(
+    tmp_path: Path, dtype: torch.dtype, window: int | None, lengths: list[int] | None
+) -> None:
+    path = tiny_model_dir(tmp_path / "m", "mistral", num_hidden_layers=5, sliding_window=window)
+    model = load_model(path, dtype=dtype, device=CPU)
     known = {p.untyped_storage().data_ptr() for p in model.parameters()}
     kept: dict[int, list[int]] = {}
 
@@ -63,8 +67,10 @@ def test_what_a_block_keeps_is_counted_exactly(bench: Bench, dtype: torch.dtype)
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
             return block(hidden)
 
-    hidden = model.hidden(torch.zeros(2, 20, dtype=torch.int64), run_block=run)
-    expected = memory.block_bytes(model.architecture, 40, dtype.itemsize)
+    ids = torch.zeros((2, 20) if lengths is None else (1, 40), dtype=torch.int64)
+    hidden = model.hidden(ids, run_block=run, lengths=lengths)
+    joined = (window, lengths) != (None, None)
+    expected = memory.block_bytes(model.architecture, 40, dtype.itemsize, joined=joined)
     assert [sum(kept[index]) for index in range(1, 5)] == [expected] * 4  # block 0 also meets the shared RoPE tables
     del hidden
 

@@ -1,10 +1,11 @@
+import numpy as np
 import pytest
 import torch
 
 from lovecraft.models import Architecture, read_architecture
 from lovecraft.models.architecture import RopeParameters, parameter_count
-from lovecraft.train.plan import flops_per_token, measured_rate, plan
-from tests.train.bench import Bench
+from lovecraft.train.plan import measured_rate, piece_flops, plan
+from tests.train.bench import Bench, packed
 
 CPU = torch.device("cpu")
 
@@ -39,7 +40,7 @@ def mistral_7b(window: int | None) -> Architecture:
 )
 def test_model_flops_of_mistral_7b(block: int, window: int | None, gigaflops: float) -> None:
     assert parameter_count(mistral_7b(window)) == 7_241_732_096
-    assert flops_per_token(mistral_7b(window), block) / 1e9 == pytest.approx(gigaflops, abs=0.06)
+    assert piece_flops(mistral_7b(window), np.array([block])) / block / 1e9 == pytest.approx(gigaflops, abs=0.06)
 
 
 def test_the_plan_counts_steps_and_tokens_and_takes_time_for_recomputing(bench: Bench) -> None:
@@ -53,6 +54,17 @@ def test_the_plan_counts_steps_and_tokens_and_takes_time_for_recomputing(bench: 
     assert plans["block"].flops == plans["none"].flops
     assert plans["block"].seconds == pytest.approx(4 / 3 * plans["none"].seconds)
     assert plans["block"].bytes.peak <= plans["none"].bytes.peak
+
+
+@pytest.mark.parametrize("size", [1, 4])
+def test_the_plan_counts_attention_by_piece(bench: Bench, size: int) -> None:
+    config, arch = bench.config(epochs=2.0, max_steps=None), read_architecture(bench.model_dir)
+    pieces = bench.built(config).splits["train"]
+    found = plan(config, arch, packed(pieces, size), dtype=torch.float32, device=CPU, rate=1e9)
+    assert found.tokens == 2 * sum(len(piece.input_ids) for piece in pieces)
+    alone = [piece_flops(arch, np.array([len(piece.input_ids)])).item() for piece in pieces]
+    assert found.flops == pytest.approx(2 * sum(alone))
+    assert piece_flops(arch, np.array([48])).item() > 2 * piece_flops(arch, np.array([24])).item()
 
 
 def test_the_rate_of_this_machine_is_measured() -> None:
