@@ -1,4 +1,4 @@
-"""Text to token ids and back, from the tokenizer files of a Hugging Face model directory.
+"""Text to token ids and back, from the tokenizer's files of a model directory: tokenizer.json, or a file of ranks.
 
 Who adds BOS and EOS is decided by the caller (a dataset, a server), so `encode` never adds anything: it gives the
 tokens of the text. `bos_id`, `eos_id` and `adds_bos` say what the tokenizer would have done.
@@ -7,7 +7,8 @@ tokens of the text. `bos_id`, `eos_id` and `adds_bos` say what the tokenizer wou
 import functools
 import hashlib
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ import attrs
 import tokenizers
 
 from lovecraft.errors import ModelError
+from lovecraft.files import hash_file
+from lovecraft.ranks import Ranks, read_llama3, read_tekken
 
 # What a model directory carries besides its weights and config.json, so that a copy tokenizes and stops alike.
 TOKENIZER_FILES: tuple[str, ...] = (
@@ -25,12 +28,59 @@ TOKENIZER_FILES: tuple[str, ...] = (
     "vocab.json",
     "merges.txt",
     "tokenizer.model",
+    "tekken.json",
     "chat_template.jinja",
     "generation_config.json",
 )
 
 SAME = "the files of the directory must be of the same model"
 AGAIN = "copy it again from where the model comes from"
+
+
+@attrs.frozen(eq=False)
+class HuggingFace:
+    """A tokenizer.json, run by the tokenizers library."""
+
+    library: tokenizers.Tokenizer = attrs.field(repr=False)
+    vocab_size: int
+    begins: int | None
+    """The token that its post-processor puts before a text."""
+    named: Mapping[str, int] = {}
+    ends: tuple[int, ...] = ()
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of `text`, in which nothing is special."""
+        return self.library.encode(text, add_special_tokens=False).ids
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the ids of each text, as `encode` does, on all the cores there are."""
+        return [row.ids for row in self.library.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    def encode_template(self, text: str) -> list[int]:
+        """Return the ids of `text`, in which special tokens are themselves."""
+        return self._with_special.encode(text, add_special_tokens=False).ids
+
+    def encode_with_offsets(self, text: str, template: bool) -> tuple[list[int], list[tuple[int, int]]]:
+        """Return the ids of `text`, and the first character and the one behind the last that each stands for."""
+        row = (self._with_special if template else self.library).encode(text, add_special_tokens=False)
+        return row.ids, row.offsets
+
+    def decode(self, ids: Sequence[int], skip_special: bool) -> str:
+        """Return the text of `ids`."""
+        return self.library.decode(list(ids), skip_special_tokens=skip_special)
+
+    def id_of(self, token: str) -> int | None:
+        """Return the id of a token by its text."""
+        return self.library.token_to_id(token)
+
+    def special_texts(self, ends: Sequence[int]) -> list[str]:
+        """Return how the tokens are spelled that are special or in `ends`: those that a template may write."""
+        return [t.content for i, t in self.library.get_added_tokens_decoder().items() if t.special or i in ends]
+
+    @functools.cached_property
+    def _with_special(self) -> tokenizers.Tokenizer:
+        # A second copy, because the switch is a state of the library's object and threads share that.
+        return tokenizers.Tokenizer.from_str(self.library.to_str())
 
 
 @attrs.frozen(eq=False)
@@ -52,34 +102,40 @@ class Tokenizer:
     vocab_size: int
     """One more than the largest id; a model's embedding may have more rows."""
 
-    fingerprint: str
-    """Hash of what makes ids: tokenizer.json, BOS, EOS and the habit."""
+    special: re.Pattern[str] = attrs.field(repr=False)
+    """Matches the text of a special token, or of one that ends a generation."""
 
-    _backend: tokenizers.Tokenizer = attrs.field(repr=False)
+    fingerprint: str
+    """Hash of what makes ids: the tokenizer's file, BOS, EOS and the habit."""
+
+    backend: HuggingFace | Ranks = attrs.field(repr=False)
+    """What does the work."""
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of `text`; text that spells a special token is encoded as ordinary text."""
-        return self._backend.encode(text, add_special_tokens=False).ids
+        return self.backend.encode(text)
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return the ids of each text, as `encode` does, on all the cores there are."""
-        return [row.ids for row in self._backend.encode_batch_fast(list(texts), add_special_tokens=False)]
+        """Return the ids of each text, as `encode` does; `data.bulk` does the same for many texts."""
+        return self.backend.encode_batch(texts)
 
     def encode_template(self, text: str) -> list[int]:
         """Return the ids of a rendered chat template: text that spells a special token *is* that token.
 
         Whatever a user wrote must not reach this unless it is wanted that a user can write special tokens.
         """
-        return self._with_special.encode(text, add_special_tokens=False).ids
+        return self.backend.encode_template(text)
+
+    def encode_with_offsets(self, text: str, *, template: bool) -> tuple[list[int], list[tuple[int, int]]]:
+        """Return the ids of `text`, and the first character and the one behind the last that each stands for.
+
+        As `encode_template` with `template`, else as `encode`. A character of several tokens is of each of them.
+        """
+        return self.backend.encode_with_offsets(text, template)
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
         """Return the text of `ids`; bytes that are not UTF-8 become U+FFFD."""
-        return self._backend.decode(list(ids), skip_special_tokens=skip_special)
-
-    @functools.cached_property
-    def _with_special(self) -> tokenizers.Tokenizer:
-        # A second copy, because the switch is a state of the library's object and threads share that.
-        return tokenizers.Tokenizer.from_str(self._backend.to_str())
+        return self.backend.decode(ids, skip_special)
 
     def __reduce__(self) -> tuple[object, ...]:
         # The library's own pickle forgets `encode_special_tokens`.
@@ -87,47 +143,57 @@ class Tokenizer:
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
-    """Load the tokenizer of a model directory.
+    """Load the tokenizer of a model directory: tokenizer.json, else tekken.json, else Llama 3's tokenizer.model.
 
     The habit is what the post-processor in tokenizer.json does, as in transformers 5; `add_bos_token` in
     tokenizer_config.json is not read. Truncation and padding that tokenizer.json asks for are switched off.
     Raises ModelError when a file is missing or broken, or names a special token that the vocabulary lacks.
     """
-    backend = _read_backend(path)
+    file = next((path / name for name in READERS if (path / name).is_file()), None)
+    if file is None:
+        hint = "a model directory in Hugging Face layout has one; lc convert makes such a directory from a GGUF"
+        raise ModelError(f"there is no tokenizer.json in {path}", hint=hint)
+    backend = READERS[file.name](file)
     config = _read_json(path / "tokenizer_config.json")
     bos = _special_id(path, backend, config, "bos")
     eos = _special_id(path, backend, config, "eos")
-    adds_bos = bos is not None and backend.encode("").ids[:1] == [bos]
-    source = hashlib.sha256((path / "tokenizer.json").read_bytes()).hexdigest()
+    adds_bos = bos is not None and backend.begins == bos
+    ends = [*dict.fromkeys(i for i in (eos, *_config_ids(path, "eos"), *backend.ends) if i is not None)]
+    texts = sorted(backend.special_texts(ends), key=len, reverse=True)
     return Tokenizer(
         path=path,
         bos_id=bos,
         eos_id=eos,
-        stop_ids=tuple(dict.fromkeys([i for i in (eos, *_config_ids(path, "eos")) if i is not None])),
+        stop_ids=tuple(ends),
         adds_bos=adds_bos,
-        vocab_size=1 + max(backend.get_vocab().values()),
-        fingerprint=hashlib.sha256(json.dumps([source, bos, eos, adds_bos]).encode()).hexdigest(),
+        vocab_size=backend.vocab_size,
+        special=re.compile("|".join(map(re.escape, texts)) or "(?!)"),  # which matches nothing
+        fingerprint=hashlib.sha256(json.dumps([hash_file(file), bos, eos, adds_bos]).encode()).hexdigest(),
         backend=backend,
     )
 
 
-def _read_backend(path: Path) -> tokenizers.Tokenizer:
-    file = path / "tokenizer.json"
-    if not file.is_file():
-        hint = "a model directory in Hugging Face layout has one; lc convert makes such a directory from a GGUF"
-        if (path / "tokenizer.model").is_file():
-            hint = "transformers writes one: AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)"
-        raise ModelError(f"there is no tokenizer.json in {path}", hint=hint)
+def _read_huggingface(file: Path) -> HuggingFace:
     try:
-        backend = tokenizers.Tokenizer.from_file(str(file))
+        library = tokenizers.Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises it bare
         raise ModelError(f"{file} cannot be read: {error}", hint=AGAIN) from error
-    if backend.get_vocab_size() == 0:
+    if library.get_vocab_size() == 0:
         raise ModelError(f"{file} has an empty vocabulary", hint=AGAIN)
-    backend.no_truncation()
-    backend.no_padding()
-    backend.encode_special_tokens = True  # "encode them as text", not "look for them in the text"
-    return backend
+    library.no_truncation()
+    library.no_padding()
+    begins = next(iter(library.encode("").ids), None)
+    library.post_processor = None  # it would take white space off the offsets
+    library.encode_special_tokens = True  # "encode them as text", not "look for them in the text"
+    return HuggingFace(library, 1 + max(library.get_vocab().values()), begins)
+
+
+READERS: dict[str, Callable[[Path], HuggingFace | Ranks]] = {
+    "tokenizer.json": _read_huggingface,
+    "tekken.json": read_tekken,
+    "tokenizer.model": read_llama3,
+}
+"""The files that make a tokenizer; the first that a directory has does."""
 
 
 def _read_json(file: Path) -> dict[str, Any]:
@@ -143,28 +209,28 @@ def _read_json(file: Path) -> dict[str, Any]:
     return content
 
 
-def _special_id(path: Path, backend: tokenizers.Tokenizer, config: dict[str, Any], kind: str) -> int | None:
-    """Return the id of `kind` (bos or eos): by its text in the tokenizer's files, else by the model's configs."""
+def _special_id(path: Path, backend: HuggingFace | Ranks, config: dict[str, Any], kind: str) -> int | None:
+    """Return the id of `kind` (bos or eos): by its text in the tokenizer's files, else by the model's configs.
+
+    Where none of them names it, it is what the makers of a file of ranks use.
+    """
     for tokens in (config, _read_json(path / "special_tokens_map.json")):
         if f"{kind}_token" in tokens:
             return _id_of(path, backend, tokens[f"{kind}_token"], kind)
     ids = _config_ids(path, kind)
-    if ids and backend.id_to_token(ids[0]) is None:
-        raise ModelError(f"the {kind}_token_id {ids[0]} of {path} is not in its tokenizer.json", hint=SAME)
-    return ids[0] if ids else None
+    if ids and ids[0] >= backend.vocab_size:
+        raise ModelError(f"the {kind}_token_id {ids[0]} of {path} is not in its tokenizer", hint=SAME)
+    return ids[0] if ids else backend.named.get(kind)
 
 
-def _id_of(path: Path, backend: tokenizers.Tokenizer, token: object, kind: str) -> int | None:
+def _id_of(path: Path, backend: HuggingFace | Ranks, token: object, kind: str) -> int | None:
     """Return the id of a token spelled as a string or as {"content": string}; None of null."""
     text = token.get("content") if isinstance(token, dict) else token
     if text is None:
         return None
-    found = backend.token_to_id(text) if isinstance(text, str) else None
+    found = backend.id_of(text) if isinstance(text, str) else None
     if found is None:
-        raise ModelError(
-            f"the {kind}_token {text!r} of {path} is not in its tokenizer.json",
-            hint=SAME,
-        )
+        raise ModelError(f"the {kind}_token {text!r} of {path} is not in its tokenizer", hint=SAME)
     return found
 
 

@@ -37,7 +37,8 @@ MAY_IMPORT = {
     "config": "errors files",
     "runs": "errors files config",
     "device": "errors config",
-    "tokenizer": "errors files config",
+    "ranks": "errors",
+    "tokenizer": "errors files ranks",
     "chat_template": "errors",
     "models": "errors config",
     "data": "errors files config tokenizer",
@@ -65,7 +66,7 @@ BROAD_EXCEPT = {
     "cli/__init__.py:main": "the process boundary: what a user's config raises is shown with the user's frames only",
     "engine/engine.py:_drive": "the engine's thread: one request fails, the others go on",
     "serve/server.py:work": "the loading thread: the error is handed to whoever waits for the model",
-    "tokenizer.py:_read_backend": "the tokenizers library raises a bare Exception for a bad file",
+    "tokenizer.py:_read_huggingface": "the tokenizers library raises a bare Exception for a bad file",
     "convert/gguf_tokenizer.py:_byte_level_bpe": "the tokenizers library raises a bare Exception for bad merges",
 }
 """Where `except Exception` may stand without raising again, and why."""

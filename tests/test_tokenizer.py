@@ -75,6 +75,26 @@ def test_a_rendered_template_may_hold_special_tokens(plain: Tokenizer) -> None:
     assert plain.decode(ids, skip_special=False) == "<s>a"
 
 
+def test_offsets_say_which_characters_a_token_stands_for(tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(write_tokenizer(tmp_path, template=True, bos_token="<s>", eos_token="</s>"))
+    text = "the é\n</s>"
+    ids, offsets = tokenizer.encode_with_offsets(text, template=True)
+    assert ids == tokenizer.encode_template(text)
+    assert offsets[:3] == [(0, 2), (2, 3), (3, 4)], "white space counts"
+    assert offsets[3:] == [(4, 5), (4, 5), (5, 6), (6, 10)], "both bytes of a letter stand for it"
+    plain, offsets = tokenizer.encode_with_offsets(text, template=False)
+    assert plain == tokenizer.encode(text)
+    assert offsets[-4:] == [(6, 7), (7, 8), (8, 9), (9, 10)]
+
+
+def test_what_is_special_is_what_a_template_may_write_or_a_generation_ends_at(tmp_path: Path) -> None:
+    write_tokenizer(tmp_path, bos_token="<s>", eos_token="<end>")
+    backend = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    backend.add_tokens(["<end>", "<word>"])
+    backend.save(str(tmp_path / "tokenizer.json"))
+    assert load_tokenizer(tmp_path).special.findall("<s> <word> </s> <end>") == ["<s>", "</s>", "<end>"]
+
+
 @given(text=st.text())
 def test_decode_undoes_encode(plain: Tokenizer, text: str) -> None:
     assert plain.decode(plain.encode(text)) == text
@@ -132,8 +152,8 @@ def test_a_missing_tokenizer_json_is_refused_with_the_way_to_make_one(tmp_path: 
     with pytest.raises(ModelError, match=r"no tokenizer\.json") as caught:
         load_tokenizer(tmp_path)
     assert "lc convert" in caught.value.hint
-    (tmp_path / "tokenizer.model").touch()
-    with pytest.raises(ModelError) as caught:
+    (tmp_path / "tokenizer.model").write_bytes(b"\n\x0e\n\x05<unk>\x15\0\0\0\0\x18\x02")
+    with pytest.raises(ModelError, match="SentencePiece") as caught:
         load_tokenizer(tmp_path)
     assert "save_pretrained" in caught.value.hint
 
