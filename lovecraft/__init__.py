@@ -1,9 +1,7 @@
 """lovecraft: a declarative build tool for finetuning language models, configured in Python."""
 
-from typing import Any
-
+from lovecraft.config.api import diff, load, show
 from lovecraft.config.base import Config, derived
-from lovecraft.config.load import load as _load
 from lovecraft.config.override import override
 from lovecraft.config.resolve import resolve
 from lovecraft.config.schema import (
@@ -49,12 +47,9 @@ __all__ = [
     "ServeConfig",
     "TrainConfig",
     "derived",
+    "diff",
     "load",
     "override",
     "resolve",
+    "show",
 ]
-
-
-def load(name: str | None = None) -> Any:
-    """Return the config class that `name` means, as on the command line: `load("finetune_lovecraft/default")`."""
-    return _load(name).cls

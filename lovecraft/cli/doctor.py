@@ -7,7 +7,8 @@ import shutil
 from pathlib import Path
 
 from lovecraft.cli import console, target
-from lovecraft.config.load import find_root, use
+from lovecraft.config.load import find_root
+from lovecraft.config.modules import use
 from lovecraft.errors import ConfigError
 
 USAGE = "[--json]"

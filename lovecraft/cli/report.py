@@ -1,10 +1,10 @@
 """How errors look: message and hint for users' mistakes, the user's own frames for what their config raised."""
 
 import sys
-from pathlib import Path
+from typing import Any
 
 from lovecraft.cli import console
-from lovecraft.config import load
+from lovecraft.config import modules
 from lovecraft.errors import LovecraftError
 
 
@@ -20,17 +20,16 @@ def print_user_frames(error: BaseException) -> bool:
     """Print an exception that a config raised, trimmed to the workspace's own frames; False if it has none."""
     import traceback
 
-    root = load.active_root()
-    if root is None:
-        return False
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if _is_users(Path(f.filename), root)]
-    broken = isinstance(error, SyntaxError)  # only what users wrote is compiled here
-    if not frames and not broken:
-        return False
-    lines = ["Traceback (most recent call last; your files only):\n", *traceback.format_list(frames)] if frames else []
-    console.say("".join(lines + traceback.format_exception_only(error)).rstrip())
+    told = traceback.TracebackException.from_exception(error)
+    if modules.active_root() is None or not (_trim(told) or isinstance(error, SyntaxError)):
+        return False  # of syntax: only what users wrote is compiled here
+    console.say("".join(told.format()).rstrip().replace("recent call last)", "recent call last; your files only)"))
     return True
 
 
-def _is_users(file: Path, root: Path) -> bool:
-    return file == root / "workspace.py" or file.is_relative_to(root / "projects")
+def _trim(told: Any) -> bool:
+    """Leave only the user's frames, also of an exception's cause and of those it groups; return whether any is left."""
+    frames = [frame for frame in told.stack or () if modules.is_users(frame.filename)]
+    told.stack = type(told.stack).from_list(frames) if frames else None
+    inner = [_trim(e) for e in (told.__cause__, told.__context__, *(told.exceptions or ())) if e]
+    return any([*inner, frames])

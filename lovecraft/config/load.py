@@ -1,27 +1,28 @@
 """Finding the workspace and its configs: names to modules, modules to config classes.
 
-`workspace` and `projects.*` are served from the workspace's root by a finder that stands in front of everything
-installed under those names. Listing parses files and imports nothing.
+Listing parses files and imports nothing.
 """
 
 import ast
+import builtins
 import difflib
-import importlib
-import importlib.machinery
-import sys
+import inspect
+import keyword
+import re
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
-from types import CodeType, ModuleType
+from types import ModuleType
 from typing import Any
 
 import attrs
 
-from lovecraft.config import source
-from lovecraft.config.base import Config, _Meta
+from lovecraft.config import modules
+from lovecraft.config.base import Config, _Meta, did_you_mean, library_class, written
+from lovecraft.config.modules import read, shorten
 from lovecraft.config.schema import DatasetConfig, ModelConfig, ServeConfig, TrainConfig
 from lovecraft.errors import ConfigError
 
-LIBRARY = Path(__file__).resolve().parents[1]
 KINDS: dict[str, type[Config]] = {
     "Train": TrainConfig,
     "Dataset": DatasetConfig,
@@ -46,53 +47,6 @@ class Loaded:
         return self.root / ".lc" / "cache"
 
 
-class _Source(importlib.machinery.SourceFileLoader):
-    """Compiles the source, whatever `__pycache__` holds: that takes a file edited twice in a second for the same."""
-
-    def get_code(self, fullname: str) -> CodeType:
-        return self.source_to_code(self.get_data(self.path), self.path)
-
-
-class _Finder:
-    """Serves `workspace` and `projects` from one root."""
-
-    root: Path | None = None
-
-    def find_spec(self, name: str, path: Any = None, target: Any = None) -> importlib.machinery.ModuleSpec | None:
-        if self.root is None or name.partition(".")[0] not in ("workspace", "projects"):
-            return None
-        if name == "projects":
-            spec = importlib.machinery.ModuleSpec(name, None)
-            spec.submodule_search_locations = [str(self.root / "projects")]
-            return spec
-        found = importlib.machinery.PathFinder.find_spec(name, [str(self.root)] if name == "workspace" else path)
-        if found is not None and found.origin and found.origin.endswith(".py"):
-            found.loader = _Source(name, found.origin)
-        return found
-
-
-_finder = _Finder()
-
-
-def use(root: Path) -> None:
-    """Serve `workspace` and `projects` from `root`; what another root had loaded is dropped. New files are seen."""
-    root = root.resolve()
-    for folder in [p for p in sys.path_importer_cache if p.startswith(str(root))]:
-        del sys.path_importer_cache[folder]
-    if _finder not in sys.meta_path:
-        sys.meta_path.insert(0, _finder)
-    if _finder.root != root:
-        forget()
-    _finder.root = root
-
-
-def forget() -> None:
-    """Drop every config that was loaded, and what was read of its source: an edited file is then read again."""
-    for name in [n for n in sys.modules if n.partition(".")[0] in ("workspace", "projects")]:
-        del sys.modules[name]
-    source.forget()
-
-
 def find_root(start: Path | None = None) -> Path:
     """Return the directory at or above `start` (default: the current one) that holds workspace.py.
 
@@ -103,15 +57,6 @@ def find_root(start: Path | None = None) -> Path:
         if (folder / "workspace.py").is_file():
             return folder
     raise ConfigError(f"no workspace.py in {start} or above", hint="`lc init` makes a workspace here")
-
-
-def shorten(file: str) -> str:
-    """Write a path relative to the workspace's root or to the library's parent, where it lies below one of them."""
-    path = Path(file)
-    for top in filter(None, (_finder.root, LIBRARY.parent)):
-        if path.is_relative_to(top):
-            return path.relative_to(top).as_posix()
-    return file
 
 
 # --- listing ------------------------------------------------------------------------------------
@@ -140,15 +85,41 @@ def _private(path: Path) -> bool:
 def listing(root: Path) -> Iterator[Listed]:
     """Yield the modules that define a config class, judged by their text; broken ones with their error."""
     for name, file in module_files(root).items():
+        place = file.relative_to(root).as_posix()
         try:
-            tree = ast.parse(file.read_text(encoding="utf-8"), str(file))
-        except (SyntaxError, ValueError, OSError) as error:  # ValueError: not UTF-8, or a null byte
-            line = f":{error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
-            why = error.msg if isinstance(error, SyntaxError) else str(error)
-            yield Listed(name, "", f"{file.relative_to(root).as_posix()}{line}: {why}")
-            continue
-        if any(isinstance(node, ast.ClassDef) and node.bases for node in tree.body):
-            yield Listed(name, (ast.get_docstring(tree) or "").partition("\n")[0])
+            tree = ast.parse(read(str(file)), place)
+        except SyntaxError as error:
+            yield Listed(name, "", f"{place}:{error.lineno}: {error.msg}")
+        except ConfigError as error:
+            yield Listed(name, "", error.message.replace(str(root) + "/", ""))
+        else:
+            if _defines_config(tree):
+                wrong = (
+                    f"{place}: {part!r} cannot be a module's name; write {fitting(part)}"
+                    if (part := _unfit(name))
+                    else ""
+                )
+                yield Listed(name, (ast.get_docstring(tree) or "").partition("\n")[0], wrong)
+
+
+def _defines_config(tree: ast.Module) -> bool:
+    """Return whether a module may define a config: one called so, or one whose base is not known to be no config."""
+    strange = set(vars(builtins))
+    for node in tree.body:
+        if isinstance(node, ast.Import):
+            strange |= {(a.asname or a.name).partition(".")[0] for a in node.names if not _ours(a.name)}
+        elif isinstance(node, ast.ImportFrom) and not node.level and not _ours(str(node.module)):
+            strange |= {a.asname or a.name for a in node.names}
+        elif isinstance(node, ast.ClassDef):
+            bases = {re.split(r"[.\[]", ast.unparse(base))[0] for base in node.bases}
+            if bases and (node.name in KINDS or not bases <= strange):
+                return True
+            strange.add(node.name)
+    return False
+
+
+def _ours(module: str) -> bool:
+    return module.partition(".")[0] in (*modules.OURS, "lovecraft")
 
 
 def default_of(project: str, names: list[str]) -> str | None:
@@ -160,20 +131,19 @@ def default_of(project: str, names: list[str]) -> str | None:
 # --- loading ------------------------------------------------------------------------------------
 
 
-def load(name: str | None = None, *, root: Path | None = None) -> Loaded:
+def load(name: str | None = None, *, root: Path | None = None, kind: Any = Config) -> Loaded:
     """Import the config that `name` means and return its class.
 
     `name` is `project/config`, `project`, a file's path, each with `:Class` or not; None is the project that the
-    current directory lies in. Raises ConfigError for a name that means nothing; an error inside the user's own
-    module passes through as it is.
+    current directory lies in. Of a module that defines several, it is the first that is of the given kind.
+    Raises ConfigError for a name that means nothing, and for a config of another kind; an error inside the user's
+    own module passes through as it is.
     """
+    if not (isinstance(kind, _Meta) and issubclass(kind, Config)):
+        raise ConfigError(f"{kind!r} is no kind of config", hint="write kind=TrainConfig, or another config class")
     key, wanted, root = find(name, root)
-    use(root)
-    try:
-        module = importlib.import_module("projects." + key.replace("/", "."))
-    except SystemExit as error:
-        raise ConfigError(f"importing {key} ends the process (exit code {error.code})") from None
-    return Loaded(_pick(module, key, wanted), key, root)
+    module = modules.run("projects." + key.replace("/", "."), root)
+    return Loaded(_pick(module, key, wanted, kind), key, root)
 
 
 def find(name: str | None, root: Path | None = None) -> tuple[str, str, Path]:
@@ -181,17 +151,24 @@ def find(name: str | None, root: Path | None = None) -> tuple[str, str, Path]:
 
     Raises ConfigError like `load`.
     """
-    root = (root or find_root()).resolve()
+    root = (root or modules.loading_root() or find_root(_absolute(name))).resolve()
     word, _, wanted = (name or _here(root)).partition(":")
     return _key(word, root), wanted, root
 
 
+def _absolute(name: str | None) -> Path | None:
+    """Return a name that is a file's whole path, which also says where its workspace is."""
+    return Path(name) if name and Path(name).is_absolute() else None
+
+
 def _here(root: Path) -> str:
-    """Return the project that the current directory lies in."""
+    """Return the project that the current directory lies in: the innermost folder with a config of its own."""
     projects, here = root / "projects", Path.cwd().resolve()
     if not here.is_relative_to(projects) or here == projects:
         raise ConfigError("no config is named", hint="name one, as `lc ls` lists them, or stand in a project")
-    return here.relative_to(projects).parts[0]
+    names, inside = list(module_files(root)), here.relative_to(projects)
+    folders = [folder.as_posix() for folder in (inside, *inside.parents[:-1])]
+    return next((folder for folder in folders if default_of(folder, names)), folders[-1])
 
 
 def _key(word: str, root: Path) -> str:
@@ -204,25 +181,50 @@ def _key(word: str, root: Path) -> str:
             raise ConfigError(f"{word} {why}", hint="`lc ls` lists the configs")
         word = path.relative_to(root / "projects").with_suffix("").as_posix()
     word = word.strip("/")
+    if word not in files:
+        word = word.removeprefix("projects/")
     config, _, number = word.rpartition("/")
     if "/" in config and number.isdigit():
         raise ConfigError(f"{word!r} names a run, which is no config", hint=f"its config is {config}")
-    if part := next((p for p in word.split("/") if p[:1].isdigit()), ""):
-        raise ConfigError(f"no config {word!r}: a module's name starts with a letter", hint=f"write {_lettered(part)}")
-    if word in files:
-        return word
-    if found := default_of(word, list(files)):
-        return found
+    if "." not in word and (part := _unfit(word)):
+        why = f"write {fitting(part)}: letters a-z, digits and _, a letter first"
+        raise ConfigError(f"no config {word!r}: {part!r} cannot be a module's name", hint=why)
+    if found := word if word in files else default_of(word, list(files)):
+        return _importable(found, files[found], root)
     inside = [n for n in files if n.startswith(word + "/")]
     if inside:
         raise ConfigError(f"project {word!r} has no default config", hint="one of: " + ", ".join(inside))
+    if (root / "projects" / f"{word}.py").is_file():
+        raise ConfigError(f"projects/{word}.py lies in no project", hint=f"move it to projects/{word}/default.py")
     raise ConfigError(f"no config {word!r}{_closest(word, files)}", hint="`lc ls` lists the configs")
 
 
-def _lettered(part: str) -> str:
-    """Move the leading digits of a name behind its letters: `4k` → `k4`."""
-    digits = part[: len(part) - len(part.lstrip("0123456789"))]
-    return (part[len(digits) :].strip("_-") or "k") + digits
+def _importable(key: str, file: Path, root: Path) -> str:
+    """Return the key of a module that an import would find. Raises ConfigError where another one hides it."""
+    for folder in file.parents[: key.count("/")]:
+        if folder.with_suffix(".py").is_file():
+            hides = folder.with_suffix(".py").relative_to(root)
+            raise ConfigError(f"{hides} hides the folder of the same name, and {key} in it", hint="rename one of them")
+    if not file.is_file():
+        raise ConfigError(f"{file.relative_to(root)}: is no file", hint="a config is a file; a link must lead to one")
+    return key
+
+
+def fitting(name: str) -> str:
+    """Return the nearest name that a module can have: `4k` → `k4`, `my-config` → `my_config`, `naïve` → `naive`."""
+    if name == "__init__":
+        return "default"
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    words = re.sub(r"\W+", "_", plain)
+    rest = words.lstrip("0123456789_")
+    digits = words[: len(words) - len(rest)].replace("_", "")
+    found = (rest or "k") + digits
+    return f"{found}_" if keyword.iskeyword(found) else found
+
+
+def _unfit(key: str) -> str:
+    """Return the first part of a config's name that no import statement could name; "" for none."""
+    return next((part for part in key.split("/") if fitting(part) != part), "")
 
 
 def _closest(word: str, files: dict[str, Path]) -> str:
@@ -233,27 +235,34 @@ def _closest(word: str, files: dict[str, Path]) -> str:
     return f"; did you mean {' or '.join(dict.fromkeys(close))}?" if close else ""
 
 
-def _pick(module: ModuleType, key: str, wanted: str) -> Any:
-    roots = {
-        name: value
-        for name, value in vars(module).items()
-        if isinstance(value, _Meta) and value.__module__ == module.__name__
-    }
+def _pick(module: ModuleType, key: str, wanted: str, kind: Any) -> Any:
+    """Return the class of a module that is its config of the given kind, or the one that is asked for."""
+    roots = {n: c for n, c in vars(module).items() if isinstance(c, _Meta) and c.__module__ == module.__name__}
+    kinds = tuple(KINDS.values()) if kind is Config and not wanted else kind
+    found = {n: c for n, c in roots.items() if issubclass(c, kinds) and wanted in ("", n)}
+    for name, must_be in KINDS.items():
+        if name in found and issubclass(found[name], must_be):
+            return found[name]
+    if len(found) == 1:
+        return next(iter(found.values()))
+    if found:
+        raise ConfigError(f"{key} defines several configs", hint=f"one of: {', '.join(f'{key}:{n}' for n in found)}")
+    raise _no_config(module, key, wanted, kind, roots)
+
+
+def _no_config(module: ModuleType, key: str, wanted: str, kind: Any, roots: dict[str, Any]) -> ConfigError:
+    """Return what to say of a module without the config that is asked for."""
+    name = wanted or next((n for n in KINDS if n in vars(module)), "")
+    value = vars(module).get(name)
+    if name in roots:
+        what = library_class(roots[name]).__name__
+        return ConfigError(f"{written(roots[name])}: {name} is of kind {what}, not {kind.__name__}")
+    if isinstance(value, _Meta):
+        return ConfigError(f"{key} only imports {name}", hint="subclass it there, or name it where it is defined")
+    if isinstance(value, type) and value.__module__ == module.__name__:
+        place = f"{shorten(str(module.__file__))}:{inspect.getsourcelines(value)[1]}"
+        base = KINDS.get(name, TrainConfig).__name__
+        return ConfigError(f"{place}: {name} is no config", hint=f"write `class {name}({base}):`")
     if wanted:
-        if wanted not in roots:
-            raise ConfigError(f"{key} defines no config {wanted!r}", hint=f"it defines {', '.join(roots) or 'none'}")
-        return roots[wanted]
-    for name in KINDS:
-        if name in roots:
-            return roots[name]
-    whole = {n: c for n, c in roots.items() if issubclass(c, tuple(KINDS.values()))}
-    if len(whole) == 1:
-        return next(iter(whole.values()))
-    if not whole:
-        raise ConfigError(f"{key} defines no config", hint="`class Train(...)` or `class Dataset(...)` would be one")
-    raise ConfigError(f"{key} defines several configs", hint=f"one of: {', '.join(f'{key}:{n}' for n in whole)}")
-
-
-def active_root() -> Path | None:
-    """Return the workspace that `workspace` and `projects` are served from now."""
-    return _finder.root
+        return ConfigError(f"{key} defines no config {wanted!r}{did_you_mean(wanted, roots)}")
+    return ConfigError(f"{key} defines no config", hint="`class Train(...)` or `class Dataset(...)` would be one")

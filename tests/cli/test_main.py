@@ -117,10 +117,7 @@ def stderr(capfd: pytest.CaptureFixture[str]) -> Callable[..., str]:
     ("text", "last"),
     [
         ("import numpyy\n", "ModuleNotFoundError: No module named 'numpyy'"),
-        ("from projects.tiny import nothing\n", "ImportError: cannot import name 'nothing'"),
-        ("from projects.nowhere import a\n", "ModuleNotFoundError: No module named 'projects.nowhere'"),
         ("import json\njson.loads('{')\n", "json.decoder.JSONDecodeError: "),
-        ("from projects.tiny import default\ndefault.Trian\n", "AttributeError: module 'projects.tiny.default' has no"),
     ],
 )
 def test_an_error_of_a_users_module_keeps_its_traceback_trimmed_to_the_users_files(
@@ -165,7 +162,7 @@ def test_an_error_in_a_derived_value_points_into_it(stderr: Callable[..., str], 
     assert main(["show", "one/zero", "--max-steps", "5"]) == 0
 
 
-@pytest.mark.parametrize("content", [b"class Train(:\n", b"x = 1\0\n", b'"""\xe9"""\n', b"def f():\nreturn\n"])
+@pytest.mark.parametrize("content", [b"class Train(:\n", b"def f():\nreturn\n"])
 def test_a_module_that_cannot_be_compiled_is_shown_without_our_frames(
     stderr: Callable[..., str], workspace: Path, content: bytes
 ) -> None:

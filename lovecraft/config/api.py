@@ -1,0 +1,109 @@
+"""What `lc show` and `lc diff` print, and the config that a name means, in scripts and notebooks."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeVar, overload
+
+import attrs
+
+from lovecraft.config import base
+from lovecraft.config import load as loading
+from lovecraft.config.base import Config, Derived
+from lovecraft.config.diff import Change, Entry, entries
+from lovecraft.config.diff import diff as differences
+from lovecraft.config.modules import active_root
+from lovecraft.config.override import override
+from lovecraft.config.resolve import _settle
+from lovecraft.errors import ConfigError
+
+T = TypeVar("T", bound=Config)
+Named = type[Config] | Config | str | Path
+"""A config class, an instance, or what names one on the command line; for a run its directory or its record, too."""
+
+
+class Text(str):
+    """A text that prompts and notebooks show as it prints."""
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+class Changes(list[Change]):
+    """The options that differ; printed as `lc diff` does."""
+
+    def __repr__(self) -> str:
+        from lovecraft.config.render import changes
+
+        return changes(self) or "no difference"
+
+
+@overload
+def load(name: str | Path | None = None) -> Any:
+    """Return a config of any kind, of which checkers know nothing."""
+
+
+@overload
+def load(name: str | Path | None = None, *, kind: type[T]) -> type[T]:
+    """Return a config of the given kind."""
+
+
+def load(name: str | Path | None = None, *, kind: type[T] | None = None) -> Any:
+    """Return the config class that `name` means, as on the command line: `load("finetune_lovecraft/default")`.
+
+    Raises ConfigError for a name that means nothing, and where the config is not of the given kind.
+    """
+    return loading.load(None if name is None else str(name), kind=Config if kind is None else kind).cls
+
+
+def show(config: Named) -> Text:
+    """Return what `lc show` prints into a pipe: every option, its value, origin and reason.
+
+    Raises ConfigError for a config with problems, all of them listed.
+    """
+    from lovecraft.config.render import table
+
+    return Text(table(_entries(config)))
+
+
+def diff(a: Named, b: Named) -> Changes:
+    """Return the options whose values differ, each with both values and origins.
+
+    Raises ConfigError for a config with problems, all of them listed.
+    """
+    return Changes(differences(_entries(a), _entries(b)))
+
+
+def _entries(config: Named) -> list[Entry]:
+    if isinstance(config, str | Path):
+        from lovecraft.config import record
+
+        if run := record.find_run(str(config)):
+            return record.options_of(record.read(run / record.NAME))
+        found = loading.load(str(config))
+        return entries(found.cls, found.root)
+    if isinstance(config, Config):
+        return entries(_class_of(config), active_root())
+    if not isinstance(config, base._Meta):
+        raise ConfigError(f"expected a config class, an instance or a name, got {config!r}")
+    return entries(config, active_root())
+
+
+def _class_of(config: Config) -> Any:
+    """Return a class that resolves to an instance: its own, or a subclass that says what was changed since.
+
+    Derived values come last: most of them only follow what was changed.
+    """
+    cls: Any = type(config)
+    for late in (False, True):
+        cls = override(cls, dict(_changes(_settle(cls, "", "")[0], config, "", late)))
+    return cls
+
+
+def _changes(before: Config, now: Config, path: str, late: bool) -> Iterator[tuple[str, Any]]:
+    """Yield the path and the value of each option that differs: the derived ones if `late`, else the others."""
+    for name, value in vars(now).items():
+        old = vars(before).get(name, attrs.NOTHING)
+        if isinstance(value, Config) and type(old) is type(value):
+            yield from _changes(old, value, f"{path}{name}.", late)
+        elif old != value and late is any(isinstance(raw, Derived) for raw, _ in base.history(type(now), name)[:1]):
+            yield path + name, value
