@@ -2,9 +2,7 @@
 
 import json
 import os
-import shutil
 import sys
-import textwrap
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
@@ -105,7 +103,9 @@ def flow(lines: Sequence[Cells], origin: int, stream: TextIO) -> None:
 
     `origin` is the column of the places, for which the values before it leave room.
     """
-    width = shutil.get_terminal_size().columns
+    from shutil import get_terminal_size
+
+    width = get_terminal_size().columns
     widest = [max(len(line[i][0]) for line in lines if line) for i in range(len(max(lines, key=len)))]
     room = (width - widest[0] - widest[origin] - 2 * origin) // (origin - 1)
     for i in range(1, origin):
@@ -115,6 +115,8 @@ def flow(lines: Sequence[Cells], origin: int, stream: TextIO) -> None:
 
 
 def _flowing(line: Cells, starts: Sequence[int], width: int) -> Iterator[str]:
+    from textwrap import wrap
+
     at = -2
     for i, (text, style) in enumerate(line):
         if not text:
@@ -123,7 +125,7 @@ def _flowing(line: Cells, starts: Sequence[int], width: int) -> Iterator[str]:
         if start < at + 2 or (i and start + len(text) > width):
             below = [s for s in (starts[i - 1], starts[1], 4) if s and s + len(text) <= width]
             start, at = below[0] if below else 4, -1
-            parts = textwrap.wrap(text, max(20, width - start), break_on_hyphens=False)
+            parts = wrap(text, max(20, width - start), break_on_hyphens=False)
             yield "\n"
         yield " " * (start - max(at, 0))
         yield f"\n{' ' * start}".join(f"\033[{STYLES[style]}m{part}\033[0m" if style else part for part in parts)

@@ -7,11 +7,27 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import attrs
+
 from lovecraft.cli import COMMANDS, console, options
-from lovecraft.config.render import breaks, columns
+from lovecraft.config import base, source, values
+from lovecraft.config.base import Derived, Option
+from lovecraft.config.render import breaks, columns, text_of
+from lovecraft.config.resolve import Row, all_rows, choices, rows_so_far
 from lovecraft.errors import ConfigError
 
 LAYOUT: Any = {"subsequent_indent": "      ", "break_on_hyphens": False, "break_long_words": False}
+
+
+@attrs.frozen
+class Described:
+    """An option as `--help` lists it."""
+
+    path: str
+    type: str
+    value: str
+    origin: str
+    sentence: str
 
 
 def explain(name: str, command: ModuleType, parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
@@ -53,7 +69,7 @@ def _options(name: str, command: ModuleType, args: argparse.Namespace) -> Config
 
 
 def _list(name: str, cls: Any, root: Path | None) -> ConfigError | None:
-    found, wrong = options.describe(cls, root)
+    found, wrong = describe(cls, root)
     console.out(f"\noptions of {name}:\n{_listed(found)}")
     return wrong
 
@@ -66,7 +82,7 @@ def _spelled(action: argparse.Action) -> str:
     return f"{name} [{metavar}]" if action.nargs == "?" else f"{name} {metavar}"
 
 
-def _listed(found: list[options.Described]) -> str:
+def _listed(found: list[Described]) -> str:
     """Return the options, section by section: flag, value, type and origin, and below them the sentence."""
     width = max(40, shutil.get_terminal_size().columns)
     lines: list[str] = []
@@ -81,3 +97,27 @@ def _listed(found: list[options.Described]) -> str:
 
 def _indent(text: str) -> str:
     return textwrap.indent(text, "  ")
+
+
+def describe(cls: Any, root: Path | None) -> tuple[list[Described], ConfigError | None]:
+    """Return every option of a config, also of one that is not complete, or wrong; and what is wrong with it."""
+    wrong = None
+    try:
+        found = {row.path: row for row in all_rows(cls)}
+    except ConfigError as error:
+        found, wrong = {row.path: row for row in rows_so_far(cls)}, error
+    return [_described(path, owner, name, found.get(path), root) for path, owner, name in options.walk(cls)], wrong
+
+
+def _described(path: str, owner: Any, name: str, row: Row | None, root: Path | None) -> Described:
+    option, history = owner.__options__[name], base.history(owner, name)
+    raw, origin = history[0] if history else (None, base.origin_of(owner, name))
+    value = "required" if not history else "derived" if isinstance(raw, Derived) else getattr(raw, "__name__", raw)
+    shown = text_of(row.value if row else value, root)
+    return Described(path, _kind(option), shown, base.place(origin) if history else "", source.sentence(owner, name))
+
+
+def _kind(option: Option) -> str:
+    if option.section is None:
+        return values.name_type(option.hint).replace("'", "")
+    return ", ".join([*choices(option.section), *(["none"] if option.optional else []), "or a config"])

@@ -7,7 +7,6 @@ in a process of its own.
 
 import argparse
 import os
-import subprocess
 import sys
 
 import attrs
@@ -56,6 +55,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _checked(item: Listed) -> Listed:
     """Return a config with what `lc show` says is wrong with it, in one line, if anything is."""
+    import subprocess
+
     if item.error:
         return item
     command = [sys.executable, "-m", "lovecraft", "show", item.name, "--json"]

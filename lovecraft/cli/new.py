@@ -120,13 +120,11 @@ def _source(root: Path, args: argparse.Namespace, description: str) -> str:
         return _copied(load(args.base, root=root))
     imports, base, example = "import workspace", "workspace.Train", "dataset = ..."
     if args.base:
-        loaded = _load(args.base, root, tuple(KINDS.values()))
+        loaded = _load(args.base, root, (TrainConfig,) if args.dataset else tuple(KINDS.values()))
         package, _, module = _name(loaded).rpartition(".")
         imports, base, example = f"from {package} import {module}", f"{module}.{loaded.cls.__name__}", "option = value"
     body = f"    pass  # write what differs here, as `{example}`"
     if args.dataset:
-        if args.base and not issubclass(loaded.cls, TrainConfig):
-            raise ConfigError(f"--dataset is for Train configs, and {args.base} is none", hint="give --from alone")
         found = _load(args.dataset, root, (DatasetConfig,))
         name = found.cls.__name__
         imports = "\n".join(sorted([imports, f"from {_name(found)} import {name}"], key=_natural))

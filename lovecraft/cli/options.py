@@ -13,11 +13,11 @@ from typing import Any
 
 import attrs
 
-from lovecraft.config import base, render, source, values
-from lovecraft.config.base import Config, Derived, Option, Origin
+from lovecraft.config import base, values
+from lovecraft.config.base import Config, Option, Origin
 from lovecraft.config.load import load
 from lovecraft.config.override import override
-from lovecraft.config.resolve import Row, all_rows, choices, rows_so_far
+from lovecraft.config.resolve import choices
 from lovecraft.errors import ConfigError
 
 DASHES = "‐‑‒–—―−"
@@ -98,17 +98,17 @@ def _is_negative(word: str) -> bool:
 
 
 def _options(cls: Any) -> dict[str, Option]:
-    return {path: owner.__options__[name] for path, owner, name in _walk(cls)}
+    return {path: owner.__options__[name] for path, owner, name in walk(cls)}
 
 
-def _walk(cls: Any, prefix: str = "") -> Iterator[tuple[str, Any, str]]:
+def walk(cls: Any, prefix: str = "") -> Iterator[tuple[str, Any, str]]:
     """Yield every option's path, class and name, those of the sections in use included."""
     for name, option in cls.__options__.items():
         yield prefix + name, cls, name
         if option.section is not None:
             section = next((raw for raw, _ in base.history(cls, name)), option.section)
             if isinstance(section, type) and issubclass(section, Config):  # else off, or wrong, as `resolve` will say
-                yield from _walk(section, f"{prefix}{name}.")
+                yield from walk(section, f"{prefix}{name}.")
 
 
 def _path(flag: Flag, options: dict[str, Option]) -> str:
@@ -191,41 +191,3 @@ def nearest(wrong: str, paths: Collection[str]) -> list[str]:
         by_last.setdefault(path.rpartition(".")[2], []).append(path)
     last = difflib.get_close_matches(wrong.rpartition(".")[2], by_last, 1)
     return difflib.get_close_matches(wrong, paths, 1, cutoff=0.8) or [p for name in last for p in by_last[name]][:2]
-
-
-# --- help ---------------------------------------------------------------------------------------
-
-
-@attrs.frozen
-class Described:
-    """An option as `--help` lists it."""
-
-    path: str
-    type: str
-    value: str
-    origin: str
-    sentence: str
-
-
-def describe(cls: Any, root: Path | None) -> tuple[list[Described], ConfigError | None]:
-    """Return every option of a config, also of one that is not complete, or wrong; and what is wrong with it."""
-    wrong = None
-    try:
-        found = {row.path: row for row in all_rows(cls)}
-    except ConfigError as error:
-        found, wrong = {row.path: row for row in rows_so_far(cls)}, error
-    return [_described(path, owner, name, found.get(path), root) for path, owner, name in _walk(cls)], wrong
-
-
-def _described(path: str, owner: Any, name: str, row: Row | None, root: Path | None) -> Described:
-    option, history = owner.__options__[name], base.history(owner, name)
-    raw, origin = history[0] if history else (None, base.origin_of(owner, name))
-    value = "required" if not history else "derived" if isinstance(raw, Derived) else getattr(raw, "__name__", raw)
-    shown = render.text_of(row.value if row else value, root)
-    return Described(path, _kind(option), shown, base.place(origin) if history else "", source.sentence(owner, name))
-
-
-def _kind(option: Option) -> str:
-    if option.section is None:
-        return values.name_type(option.hint).replace("'", "")
-    return ", ".join([*choices(option.section), *(["none"] if option.optional else []), "or a config"])

@@ -49,7 +49,7 @@ def text_of(value: Any, root: Path | None = None) -> str:
         plain = value and not any(not item or item != item.strip() or set(item) & set(',"[') for item in items)
         return ", ".join(items) if plain else json.dumps(value, ensure_ascii=False)
     if isinstance(value, str):
-        return value if value and value.isprintable() else json.dumps(value, ensure_ascii=False)
+        return value if value and value.isprintable() and value[0] != '"' else json.dumps(value, ensure_ascii=False)
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from lovecraft import TrainConfig, derived
+from lovecraft.cli.help import Described, describe
 from lovecraft.cli.options import flag_of
 from lovecraft.config.load import load
 from lovecraft.config.resolve import all_rows
@@ -91,3 +93,36 @@ def test_without_a_config_it_says_how_to_list_the_options(lc: Command) -> None:
 
 def test_a_command_with_options_of_its_own_lists_them(lc: Command, wide: None) -> None:
     assert "  --port  8000  (int)  lovecraft/config/schema.py:" in lc("serve", "--help").out
+
+
+def test_options_are_described_by_path_type_value_origin_and_sentence(workspace: Path) -> None:
+    listed, wrong = describe(load("tiny").cls, workspace)
+    found = {one.path: one for one in listed}
+    assert wrong is None
+    assert found["dataset.block_size"] == Described(
+        "dataset.block_size", "int", "32", "projects/texts/default.py:9", "Tokens in one block."
+    )
+    assert (found["model.path"].type, found["model.path"].value) == ("path", "//models/tiny")
+    assert (found["optimizer"].type, found["optimizer"].value) == ("AdamW, Adafactor, SGD, or a config", "AdamW")
+    assert found["save"].type == "Save, none, or a config"
+    assert found["dataset"].type == "DatasetConfig, or a config"
+    assert found["model.dtype"].type == "one of auto, float32, bfloat16, float16"
+    assert all(one.sentence for one in listed)
+    assert {row.path for row in all_rows(load("tiny").cls)} == set(found)
+
+
+def test_a_config_that_is_wrong_is_described_all_the_same(workspace: Path) -> None:
+    class Train(TrainConfig):
+        model = load("tiny").cls.model
+        seed = "x"
+
+        @derived
+        def batch_size(self) -> int:
+            return self.dataset.block_size
+
+    listed, wrong = describe(Train, workspace)
+    found = {one.path: one.value for one in listed}
+    assert wrong is not None
+    assert "dataset: required" in wrong.message
+    assert (found["dataset"], found["dataset.source"], found["dataset.stride"]) == ("required", "required", "64")
+    assert (found["batch_size"], found["seed"], found["model.path"]) == ("derived", "x", "//models/tiny")

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lovecraft import SGD, Adafactor, AdamW, Config, Constant, TrainConfig, derived, resolve
-from lovecraft.cli.options import Described, apply, describe, flag_of
+from lovecraft.cli.options import apply, flag_of
 from lovecraft.config import base, render
 from lovecraft.config.load import load
-from lovecraft.config.resolve import all_rows, rows
+from lovecraft.config.resolve import rows
 from lovecraft.errors import ConfigError
 
 Change = Callable[..., Any]
@@ -326,7 +326,7 @@ def test_a_required_section_that_is_not_set_is_filled_by_flags(workspace: Path) 
         ("--dataset.stride=-5", "--dataset.stride -5: must be at least 0, got -5"),
         ("--dataset.shuffle 1", "--dataset.shuffle 1: expected true or false, got '1'"),
         ("--optimizer.betas 1", "--optimizer.betas 1: expected 2 values, got 1: ('1',)"),
-        ("--optimizer.lr nan", "--optimizer.lr nan: expected float, got 'nan'"),
+        ("--optimizer.lr nan", "--optimizer.lr nan: expected a finite number"),
         ("--optimizer.lr -1e-3", "--optimizer.lr -1e-3: must be more than 0, got -0.001"),
         ("--epochs=", "--epochs '': expected float, got ''"),
         ("--max-steps 3 --max_steps 4", "--max-steps 3 and --max_steps 4 set the same option"),
@@ -334,7 +334,7 @@ def test_a_required_section_that_is_not_set_is_filled_by_flags(workspace: Path) 
         ("--save none --save Save", "--save none and --save Save set the same option"),
         ("–max-steps 3", "'–max-steps' begins with a typographic dash"),
         ("—max-steps=3", "'—max-steps=3' begins with a typographic dash"),
-        ("--optimizer.lr inf", "--optimizer.lr inf: expected float, got 'inf'"),
+        ("--optimizer.lr inf", "--optimizer.lr inf: expected a finite number"),
         (
             "--model.dtype fp16",
             "--model.dtype fp16: expected one of 'auto', 'float32', 'bfloat16', 'float16', got 'fp16'",
@@ -364,43 +364,7 @@ def test_flags_do_not_hide_a_section_that_is_wrong_in_the_file(workspace: Path) 
     with pytest.raises(ConfigError) as error:
         resolve(apply(Train, ["--seed", "3"], workspace))
     assert "schedule: expected ScheduleConfig, got 'cosine'" in error.value.message
-    assert "optimizer: expected OptimizerConfig, got Constant" in error.value.message
-
-
-# --- help -------------------------------------------------------------------------------------------
-
-
-def test_options_are_described_by_path_type_value_origin_and_sentence(workspace: Path) -> None:
-    listed, wrong = describe(load("tiny").cls, workspace)
-    found = {one.path: one for one in listed}
-    assert wrong is None
-    assert found["dataset.block_size"] == Described(
-        "dataset.block_size", "int", "32", "projects/texts/default.py:9", "Tokens in one block."
-    )
-    assert (found["model.path"].type, found["model.path"].value) == ("path", "//models/tiny")
-    assert (found["optimizer"].type, found["optimizer"].value) == ("AdamW, Adafactor, SGD, or a config", "AdamW")
-    assert found["save"].type == "Save, none, or a config"
-    assert found["dataset"].type == "DatasetConfig, or a config"
-    assert found["model.dtype"].type == "one of auto, float32, bfloat16, float16"
-    assert all(one.sentence for one in listed)
-    assert {row.path for row in all_rows(load("tiny").cls)} == set(found)
-
-
-def test_a_config_that_is_wrong_is_described_all_the_same(workspace: Path) -> None:
-    class Train(TrainConfig):
-        model = load("tiny").cls.model
-        seed = "x"
-
-        @derived
-        def batch_size(self) -> int:
-            return self.dataset.block_size
-
-    listed, wrong = describe(Train, workspace)
-    found = {one.path: one.value for one in listed}
-    assert wrong is not None
-    assert "dataset: required" in wrong.message
-    assert (found["dataset"], found["dataset.source"], found["dataset.stride"]) == ("required", "required", "64")
-    assert (found["batch_size"], found["seed"], found["model.path"]) == ("derived", "x", "//models/tiny")
+    assert "optimizer: expected OptimizerConfig, got the class Constant" in error.value.message
 
 
 def test_every_value_as_it_is_shown_is_understood_by_its_flag(workspace: Path) -> None:

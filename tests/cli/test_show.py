@@ -342,5 +342,5 @@ def test_a_broken_config_shows_all_its_problems_and_nothing_else(lc: Command, wo
         assert (done.code, done.out) == (2, "")
         assert done.err == (
             "error: projects/tiny/bad.py:4: epochs: must be more than 0, got 0.0\n"
-            "projects/tiny/bad.py:4: seed: expected int, got str '1'\n"
+            "projects/tiny/bad.py:4: seed: expected int, got str '1'; write 1\n"
         )
