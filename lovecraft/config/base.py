@@ -206,7 +206,7 @@ def _own_annotations(cls: Any, inherited: dict[str, Option]) -> dict[str, tuple[
     module = vars(sys.modules.get(cls.__module__, types))
     found = {name: (raw, module) for name, raw in _annotations(cls).items() if not name.startswith("_")}
     for name, value in vars(cls).items():
-        if isinstance(value, Derived) and name not in inherited:
+        if isinstance(value, Derived) and name not in found and name not in inherited:
             found[name] = (_annotations(value.function).get("return", Any), value.function.__globals__)
     return found
 

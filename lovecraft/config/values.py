@@ -313,10 +313,11 @@ def _read(text: str, hint: Any) -> Any:
     plain, optional, _ = core(hint)
     if optional and text.lower() == "none":
         return None
-    if found := choices(plain):
-        return found.get(text, text)
     if typing.get_origin(plain) is tuple:
         return _each(_read, _items(text), plain)
+    text = _unquoted(text)
+    if found := choices(plain):
+        return found.get(text, text)
     if plain is bool:
         if text.lower() not in TRUTH:
             raise ValueError(f"expected true or false, got {text!r}")
@@ -336,7 +337,15 @@ def _items(text: str) -> list[str]:
         found = json.loads(text)
     except ValueError:
         raise ValueError(f"expected a JSON list, got {text!r}") from None
-    return [item if isinstance(item, str) else "none" if item is None else json.dumps(item) for item in found]
+    return ["none" if item is None else json.dumps(item) for item in found]
+
+
+def _unquoted(text: str) -> str:
+    """Return what a JSON string holds: so spelled, a text may be empty, be `none`, or hold line breaks."""
+    try:
+        return str(json.loads(text)) if text.startswith('"') else text
+    except ValueError:
+        return text
 
 
 def _read_number(text: str, kind: type) -> float:
