@@ -47,7 +47,7 @@ def test_load_returns_the_class_that_a_name_means(workspace: Path) -> None:
 
 
 def test_load_refuses_another_kind(workspace: Path) -> None:
-    message = "projects/tiny/default.py:6: Train is of kind TrainConfig, not DatasetConfig"
+    message = "projects/tiny/default.py:6: expected DatasetConfig, got Train"
     assert refused(lovecraft.load, "tiny", kind=DatasetConfig) == message
     for kind in (int, "Train", TrainConfig.__call__):
         assert "is no kind of config" in refused(lovecraft.load, "tiny", kind=kind)

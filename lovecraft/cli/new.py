@@ -8,13 +8,11 @@ import argparse
 import ast
 import glob
 import json
-import keyword
 import re
-import unicodedata
 from pathlib import Path
 
 from lovecraft.cli import console
-from lovecraft.config.load import KINDS, Loaded, find_root, load
+from lovecraft.config.load import KINDS, NAMES, Loaded, find_root, fitting, load
 from lovecraft.config.schema import DatasetConfig, TrainConfig
 from lovecraft.errors import ConfigError
 
@@ -85,16 +83,8 @@ def _parts(kind: str, name: str) -> list[str]:
         raise ConfigError(f"{name!r} names no project", hint=f"write PROJECT/{name}")
     if kind == "project" and len(parts) > 1:
         raise ConfigError(f"{name!r} is no project's name", hint=f"`lc new config {name}` makes a config in one")
-    for part in parts:
-        if keyword.iskeyword(part):
-            raise ConfigError(f"{part!r} is a word of Python itself", hint=f"write {part}s, or any other name")
-        if not re.fullmatch(r"[a-zA-Z][a-zA-Z0-9_]*", part):
-            plain = unicodedata.normalize("NFKD", part).encode("ascii", "ignore").decode()
-            better = re.sub(r"\W+", "_", plain).strip("_")
-            hint = f"; write {better}" if re.match("[a-zA-Z]", better) else ""
-            raise ConfigError(
-                f"{part!r} is not a module name", hint=f"letters a to z, digits and _, a letter first{hint}"
-            )
+    if wrong := next((part for part in parts if fitting(part) != part), ""):
+        raise ConfigError(f"{wrong!r} cannot be a module's name", hint=f"write {fitting(wrong)}: {NAMES}")
     return [*parts, "default"] if kind == "project" else parts
 
 

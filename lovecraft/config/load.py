@@ -18,7 +18,7 @@ from typing import Any
 import attrs
 
 from lovecraft.config import modules
-from lovecraft.config.base import Config, _Meta, did_you_mean, library_class, written
+from lovecraft.config.base import Config, _Meta, did_you_mean, written
 from lovecraft.config.modules import read, shorten
 from lovecraft.config.schema import DatasetConfig, ModelConfig, ServeConfig, TrainConfig
 from lovecraft.errors import ConfigError
@@ -30,6 +30,9 @@ KINDS: dict[str, type[Config]] = {
     "Serve": ServeConfig,
 }
 """The class that a module's config is called by, first match first, and what it must be."""
+
+NAMES = "letters a-z, digits and _, a letter first"
+"""What modules are called: imports can spell no other name."""
 
 
 @attrs.frozen
@@ -187,8 +190,8 @@ def _key(word: str, root: Path) -> str:
     if "/" in config and number.isdigit():
         raise ConfigError(f"{word!r} names a run, which is no config", hint=f"its config is {config}")
     if "." not in word and (part := _unfit(word)):
-        why = f"write {fitting(part)}: letters a-z, digits and _, a letter first"
-        raise ConfigError(f"no config {word!r}: {part!r} cannot be a module's name", hint=why)
+        why = f"{part!r} cannot be a module's name"
+        raise ConfigError(f"no config {word!r}: {why}", hint=f"write {fitting(part)}: {NAMES}")
     if found := word if word in files else default_of(word, list(files)):
         return _importable(found, files[found], root)
     inside = [n for n in files if n.startswith(word + "/")]
@@ -252,11 +255,10 @@ def _pick(module: ModuleType, key: str, wanted: str, kind: Any) -> Any:
 
 def _no_config(module: ModuleType, key: str, wanted: str, kind: Any, roots: dict[str, Any]) -> ConfigError:
     """Return what to say of a module without the config that is asked for."""
-    name = wanted or next((n for n in KINDS if n in vars(module)), "")
-    value = vars(module).get(name)
-    if name in roots:
-        what = library_class(roots[name]).__name__
-        return ConfigError(f"{written(roots[name])}: {name} is of kind {what}, not {kind.__name__}")
+    name = wanted or next((n for n in (*KINDS, *roots) if n in vars(module)), "")
+    if name in roots and kind is not Config:
+        return ConfigError(f"{written(roots[name])}: expected {kind.__name__}, got {name}")
+    value = None if name in roots else vars(module).get(name)
     if isinstance(value, _Meta):
         return ConfigError(f"{key} only imports {name}", hint="subclass it there, or name it where it is defined")
     if isinstance(value, type) and value.__module__ == module.__name__:

@@ -342,8 +342,8 @@ def test_a_required_section_that_is_not_set_is_filled_by_flags(workspace: Path) 
         ("--optimizer Adam", "--optimizer Adam: expected AdamW, Adafactor, SGD, or a config"),
         ("--optimizer none", "--optimizer none: optimizer cannot be switched off"),
         ("--save off", "--save off: expected Save, none, or a config"),
-        ("--dataset tiny", "--dataset tiny: expected DatasetConfig, got Train"),
-        ("--optimizer texts", "--optimizer texts: expected OptimizerConfig, got Dataset"),
+        ("--dataset tiny", "projects/tiny/default.py:6: expected DatasetConfig, got Train"),
+        ("--optimizer texts", "projects/texts/default.py:6: expected OptimizerConfig, got Dataset"),
         ("--dataset texts/defualt", "no config 'texts/defualt'; did you mean"),
     ],
 )

@@ -12,14 +12,13 @@ from hypothesis import strategies as st
 
 import lovecraft
 from lovecraft import SGD, Config, DatasetConfig, TrainConfig, resolve
-from lovecraft.config.load import default_of, find, find_root, fitting, listing, load, module_files
+from lovecraft.config.load import NAMES, default_of, find, find_root, fitting, listing, load, module_files
 from lovecraft.config.modules import forget, shorten, use
 from lovecraft.errors import ConfigError
 
 Write = Callable[[str, str], Path]
 
 LISTED = "`lc ls` lists the configs"
-NAMES = "letters a-z, digits and _, a letter first"
 DATASET = """
     from lovecraft import DatasetConfig
     from workspace import ROOT
@@ -432,7 +431,7 @@ def test_a_kind_picks_among_the_classes_of_a_module(workspace: Path, write: Writ
     )
     found = [load("one/all", kind=kind).cls.__name__ for kind in (Config, TrainConfig, DatasetConfig, SGD)]
     assert found == ["Train", "Train", "Data", "Slow"]
-    with pytest.raises(ConfigError, match=r"^projects/tiny/default.py:6: Train is of kind TrainConfig, not SGD$"):
+    with pytest.raises(ConfigError, match=r"^projects/tiny/default.py:6: expected SGD, got Train$"):
         load("tiny", kind=SGD)
     with pytest.raises(ConfigError, match="is no kind of config"):
         load("tiny", kind=int)
