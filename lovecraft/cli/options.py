@@ -135,20 +135,9 @@ def _value(flag: Flag, option: Option, root: Path | None, *, negated: bool) -> A
     if flag.text is None:
         return not negated
     try:
-        return _rooted(values.parse(flag.text, option.hint), root)
+        return values.parse(flag.text, option.hint, root)
     except ValueError as error:
         raise ConfigError(f"{flag.said.said}: {error}") from None
-
-
-def _rooted(value: Any, root: Path | None) -> Any:
-    """Return a value whose paths that begin with `//`, as everything prints them, are below the workspace's root."""
-    if isinstance(value, tuple):
-        return tuple(_rooted(item, root) for item in value)
-    if not isinstance(value, Path) or value.root != "//":
-        return value
-    if root is None:
-        raise ValueError("// is the root of a workspace, and there is none here")
-    return root / value.relative_to("//")
 
 
 def _section(flag: Flag, option: Option, root: Path | None) -> Any:

@@ -161,9 +161,12 @@ def structure(value: Any, hint: Any) -> Any:
     return _STRICT.structure(value, hint)
 
 
-def parse(text: str, hint: Any) -> Any:
-    """Return the value that a flag's text spells for the type `hint`; raise ValueError if it spells none."""
-    return structure(_read(text, hint), hint)
+def parse(text: str, hint: Any, root: Path | None = None) -> Any:
+    """Return the value that a flag's text spells for the type `hint`; raise ValueError if it spells none.
+
+    A path that begins with `//`, as everything prints it, is below `root`.
+    """
+    return structure(_read(text, hint, root), hint)
 
 
 def export(value: Any, root: Path | None) -> Any:
@@ -225,7 +228,7 @@ def _remedy(value: Any, hint: Any) -> str:
     if type(value) not in (str, int, float, list):
         return ""
     try:
-        right = _read(value if isinstance(value, str) else json.dumps(value), hint)
+        right = _read(value if isinstance(value, str) else json.dumps(value), hint, None)
         return "" if type(right) is type(value) else f"; write {spell(structure(right, hint))}"
     except (ValueError, TypeError):  # TypeError: a list of what JSON does not know
         return ""
@@ -242,7 +245,7 @@ def _number(value: Any, hint: Any) -> float:
         raise _wrong(value, hint)
     if not math.isfinite(value):
         raise ValueError(f"expected a finite number, got {value}")
-    return float(value)
+    return float(value) + 0.0  # -0.0 is 0.0
 
 
 def _path(value: Any, hint: Any) -> Path:
@@ -251,7 +254,7 @@ def _path(value: Any, hint: Any) -> Path:
     path = Path(value)
     if not path.is_absolute():
         raise ValueError(f"the path {str(value)!r} is relative; in a file write ROOT / {str(value)!r}")
-    return path
+    return Path("/" + os.path.normpath(path).lstrip("/"))  # no `..`, no `//` for the root: one place, one fingerprint
 
 
 def _location(value: Any, hint: Any) -> Location:
@@ -308,13 +311,13 @@ TRUTH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "of
 """The words that spell a boolean on the command line."""
 
 
-def _read(text: str, hint: Any) -> Any:
+def _read(text: str, hint: Any, root: Path | None) -> Any:
     """Return what a text spells in Python for the type `hint`; raise ValueError where it spells nothing."""
     plain, optional, _ = core(hint)
     if optional and text.lower() == "none":
         return None
     if typing.get_origin(plain) is tuple:
-        return _each(_read, _items(text), plain)
+        return _each(lambda item, kind: _read(item, kind, root), _items(text), plain)
     text = _unquoted(text)
     if found := choices(plain):
         return found.get(text, text)
@@ -325,6 +328,10 @@ def _read(text: str, hint: Any) -> Any:
     if plain in (int, float):
         return _read_number(text, plain)
     if plain is Path or (plain == Location and not text.startswith("hf:")):
+        if text.startswith("//"):
+            if root is None:
+                raise ValueError("// is the root of a workspace, and there is none here")
+            text = str(root / text[2:])
         return Path(os.path.abspath(Path(text).expanduser()))  # `..` taken out: one place, one fingerprint
     return text
 
