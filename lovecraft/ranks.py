@@ -55,7 +55,7 @@ class Ranks:
     def encode(self, text: str) -> list[int]:
         """Return the ids of `text`, in which nothing is special."""
         try:
-            return self.library.encode_ordinary(text)
+            return self.library.encode(text, disallowed_special=())
         except ValueError:  # the regex has no room for a run of half a million blanks
             half = len(text) // 2
             return self.encode(text[:half]) + self.encode(text[half:])
