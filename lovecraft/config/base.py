@@ -190,8 +190,7 @@ def _declare(cls: Any) -> Iterator[str]:
         if name in found and not wrong and (kind := values.name_type(found[name].hint)) != values.name_type(hint):
             wrong = f"it is declared as {kind}; drop the annotation"
         elif name not in found:
-            users = cls.__module__.partition(".")[0] != "lovecraft"
-            wrong = (names.objection(name, found) if users else "") or wrong
+            wrong = ("" if is_library(cls) else names.objection(name, found)) or wrong
             found[name] = option = Option(name, hint, quiet=values.quiet in values.core(hint)[2])
             if isinstance(hint, _Meta):
                 wrong = wrong or f"it is a section; write type[{hint.__name__}]"
@@ -326,9 +325,18 @@ def named(cls: Any) -> Any:
     return next(base for base in cls.__mro__ if not base.__dict__.get("__anonymous__"))
 
 
+def is_library(cls: Any) -> bool:
+    """Return whether a class is the library's own."""
+    return bool(cls.__module__.partition(".")[0] == "lovecraft")
+
+
 def library_class(cls: Any) -> Any:
-    """Return the nearest class of the library itself: what a section is, whatever users call their subclasses."""
-    return next(base for base in named(cls).__mro__ if base.__module__.partition(".")[0] == "lovecraft")
+    """Return the nearest class of the library: what a section is, whatever users call their subclasses.
+
+    A section of a kind that users made up is what they call it.
+    """
+    found = next(base for base in named(cls).__mro__ if is_library(base))
+    return named(cls) if found is Config else found
 
 
 def origin_of(cls: type, name: str) -> Origin:

@@ -112,7 +112,7 @@ def _settle(cls: Any, path: str, where: str) -> tuple[Any, list[str]]:
 def _to_edit(cls: Any) -> str:
     """Return the class that a user would write a missing option in."""
     own = base.named(cls)
-    return f"a subclass of {own.__name__}" if own is base.library_class(own) else own.__qualname__
+    return f"a subclass of {own.__name__}" if base.is_library(own) else own.__qualname__
 
 
 def _settle_section(option: Option, raw: Any, path: str, origin: Origin) -> tuple[Any, list[str]]:
@@ -121,14 +121,13 @@ def _settle_section(option: Option, raw: Any, path: str, origin: Origin) -> tupl
     kind = option.section
     assert kind is not None
     if isinstance(raw, type) and issubclass(raw, kind):
-        library = base.named(raw) is base.library_class(raw)
-        return _settle(raw, path, base.place(origin) if library else base.written(raw))
+        return _settle(raw, path, base.place(origin) if base.is_library(base.named(raw)) else base.written(raw))
     if isinstance(raw, kind):
         return raw, []
     right = [
         f"{raw.__name__.rpartition('.')[2]}.{name}"
         for name, value in (vars(raw).items() if isinstance(raw, ModuleType) else ())
-        if isinstance(value, type) and issubclass(value, kind)
+        if isinstance(value, type) and issubclass(value, kind) and value.__module__ == raw.__name__
     ]
     what = right[0] if right else f"{', '.join(choices(kind))} or a subclass"
     expected = f"{kind.__name__}{' or none' if option.optional else ''}"
@@ -179,9 +178,13 @@ def _rows(cls: Any, config: Any, path: str, around: Row | None = None) -> Iterat
 
 
 def choices(kind: Any) -> dict[str, Any]:
-    """Return the library's classes that a section of type `kind` may be, by name."""
+    """Return the classes that a section of type `kind` may be, by name: those of the module that declares it.
+
+    What the library derives from is no choice itself; a user's class is one.
+    """
     children = [c for c in kind.__subclasses__() if c.__module__ == kind.__module__ and not c.__anonymous__]
-    return {name: c for child in children for name, c in choices(child).items()} or {kind.__name__: kind}
+    found = {name: c for child in children for name, c in choices(child).items()}
+    return found if found and base.is_library(kind) else {kind.__name__: kind, **found}
 
 
 def fingerprint_values(cls: Any, root: Path | None) -> dict[str, Any]:

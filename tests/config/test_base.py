@@ -2,8 +2,10 @@
 
 import copy
 import dataclasses
+import functools
 import inspect
 import pickle
+import sys
 import threading
 import types
 from collections.abc import Callable
@@ -681,6 +683,142 @@ def test_postponed_annotations_are_understood(define: Callable[..., Any]) -> Non
     """
     config = resolve(define(text))
     assert (config.backup, config.where, config.fresh) == (None, None, 3)
+
+
+def declare(name: str, hint: Any, value: Any = attrs.NOTHING, base: Any = Outer) -> Any:
+    """Declare one more option in a class of its own."""
+
+    def body(namespace: dict[str, Any]) -> None:
+        namespace.update({"__module__": __name__, "__annotations__": {name: hint}})
+        if value is not attrs.NOTHING:
+            namespace[name] = value
+
+    return types.new_class("Mine", (base,), exec_body=body)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("help", "--help is a flag of lc itself; choose another name"),
+        ("dry_run", "--dry-run is a flag of lc itself; choose another name"),
+        ("no_loud", "--no-loud would mean two options; choose another name"),
+        ("Count", "it differs from count only in case; choose another name"),
+        ("max-steps", "an option's name begins with a letter and has only a-z, 0-9 and _"),
+        ("größe", "'ö' is latin small letter o with diaeresis, 'ß' is latin small letter sharp s; "),
+        ("cоunt", "'о' is cyrillic small letter o; an option's name has only a-z, 0-9 and _"),
+    ],
+)
+def test_a_name_that_cannot_be_a_flag_of_its_own_is_refused(name: str, message: str) -> None:
+    found = refused(lambda: declare(name, int, 3))
+    assert found.startswith(f"{HERE}:")
+    assert f" {name}: {message}" in found
+
+
+def test_an_option_is_refused_where_its_negation_is_one() -> None:
+    assert "loud: --no-loud would mean two options" in refused(
+        lambda: declare("loud", bool, True, base=declare("no_loud", bool, True, base=Inner))
+    )
+
+
+def test_a_letter_that_only_looks_right_is_named() -> None:
+    def statement() -> None:
+        class Mine(Outer):
+            cоunt = 4
+
+    assert "Mine has no option 'cоunt': 'о' is cyrillic small letter o" in refused(statement)
+
+
+def test_a_required_option_may_follow_one_with_a_default() -> None:
+    mine = declare("more", int)
+    assert "more: required; set it in Mine" in refused(lambda: resolve(mine))
+    assert resolve(override(mine, {"more": 2})).more == 2
+
+
+def test_every_wrong_declaration_is_reported_with_its_line(define: Callable[..., Any]) -> None:
+    text = """
+        from typing import Annotated, ClassVar, Final
+        import attrs
+        import workspace
+        from lovecraft import Save
+
+        class Train(workspace.Train):
+            one: ClassVar[int] = 1
+            two: Final = 2
+            three: list[int] = [3]
+            four: Annotated[int, attrs.validators.in_((1, 2))] = 4
+            five: Save = Save
+            six: "int |" = 6
+            seven: int = attrs.field(default=7)
+            seeed = 8
+            __slots__ = ()
+
+            def __init__(self) -> None: ...
+    """
+    found = [line.removeprefix("projects/p/c.py:") for line in refused(lambda: define(text)).splitlines()]
+    lines = [line.partition(": ")[0] for line in found]
+    assert lines == ["7", "8", "9", "10", "11", "12", "9", "13", "14", "15", "17"]
+    assert found[0].endswith("ClassVar; write a constant above the class, or with a name that begins with _")
+    assert found[2].endswith("an option cannot be of type list; write tuple[X, ...]")
+    assert "is no check; write gt, ge, le, fraction, or a function that takes the value" in found[3]
+    assert found[4].endswith("five: it is a section; write type[Save]")
+    assert "six: its annotation 'int |' is no type" in found[5]
+    assert found[7].endswith("Train.seven is a field of attrs or dataclasses; write the plain default")
+    assert found[10].endswith("Train.__init__ has no place in a config; write @derived, or a method with a plain name")
+
+
+def test_special_methods_of_a_plain_mixin_are_refused() -> None:
+    @dataclasses.dataclass
+    class Mixin:
+        count: int = 5
+
+    assert "Mine.__eq__ has no place in a config" in refused(lambda: types.new_class("Mine", (Mixin, Outer)))
+
+
+@pytest.mark.parametrize("what", [property(lambda self: 3), staticmethod(int), lambda self, other: 3, 3])
+def test_derived_takes_a_method(what: Any) -> None:
+    with pytest.raises(ConfigError, match=rf"^{HERE}:\d+: derived takes a method; write `def name\(self\) -> type`"):
+        derived(what)
+
+
+def test_an_annotation_gives_a_derived_function_its_type() -> None:
+    assert resolve(declare("more", float, derived(lambda self: self.count))).more == 3.0
+
+
+def test_a_check_of_ones_own_raises_or_returns_false() -> None:
+    def even(value: int) -> bool:
+        return value % 2 == 0
+
+    def small(value: int) -> None:
+        if value > 9:
+            raise ValueError(f"{value} is much")
+
+    mine = declare("more", Annotated[int, even, small], 2)
+    assert resolve(mine).more == 2
+    assert "more: does not pass even, got 3" in refused(lambda: resolve(override(mine, {"more": 3})))
+    assert "more: 12 is much" in refused(lambda: resolve(override(mine, {"more": 12})))
+
+
+def test_what_a_cached_property_keeps_changes_no_instance() -> None:
+    class Mine(Outer):
+        @functools.cached_property
+        def label(self) -> str:
+            return "x" * self.count
+
+    one, other = resolve(Mine), resolve(Mine)
+    assert one.label == "xxx"
+    assert (one, hash(one), repr(one)) == (other, hash(other), repr(other))
+
+
+def test_a_class_of_a_notebook_names_its_cell(monkeypatch: pytest.MonkeyPatch) -> None:
+    def name(file: str) -> tuple[str, str] | None:
+        return ("Cell", "In[3]") if file == "/tmp/ipykernel_1/2.py" else None
+
+    shell = types.SimpleNamespace(compile=types.SimpleNamespace(format_code_name=name))
+    monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: shell))
+    text = "class Mine(Outer):\n    count = 7  # lucky\n    seeed = 3\n"
+    with pytest.raises(ConfigError, match=r"^Cell In\[3\]:3: Mine has no option 'seeed'"):
+        exec(compile(text, "/tmp/ipykernel_1/2.py", "exec"), {"Outer": Outer, "__name__": "__main__"})
+    assert refused(lambda: types.new_class("Mine", (Outer,), exec_body=lambda body: body.update(x=1)))
 
 
 def test_the_library_declares_every_option_with_type_and_sentence() -> None:

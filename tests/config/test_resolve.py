@@ -24,6 +24,7 @@ from lovecraft import (
     override,
     resolve,
 )
+from lovecraft.cli import options
 from lovecraft.config import base
 from lovecraft.config.load import load
 from lovecraft.config.resolve import Row, choices, rows, rows_so_far
@@ -240,6 +241,107 @@ def test_rows_of_what_is_incomplete_hold_what_is_right(workspace: Path) -> None:
     found = {row.path: row.value for row in rows_so_far(train)}
     assert found["optimizer.lr"] == 1e-3
     assert not [path for path in found if path.startswith("dataset")]
+
+
+OWN_SECTIONS = """
+    import enum
+    import workspace
+    from lovecraft import Config, DatasetConfig, derived
+    from projects.texts import default
+
+    class Color(enum.Enum):
+        RED = "red"
+        BLUE = "blue"
+
+    class Plain(Config):
+        teacher: type[DatasetConfig] = default.Dataset
+        colors: tuple[Color, ...] = (Color.RED,)
+
+    class Rich(Plain):
+        budget: int = 3
+
+    class Part(Config):
+        plain: type[Plain] | None = Plain
+
+    class Train(workspace.Train):
+        dataset = default.Dataset
+        part: type[Part] = Part
+
+        @derived
+        def max_steps(self) -> int:
+            return 1 if self.part.plain is None else self.part.plain.teacher.block_size * len(self.part.plain.colors)
+"""
+
+
+def test_sections_that_users_declare_refer_to_other_configs_at_every_depth(
+    define: Callable[..., Any], write: Callable[[str, str], Path], workspace: Path
+) -> None:
+    write(
+        "projects/texts/k8.py",
+        """
+        from projects.texts import default
+
+        class Dataset(default.Dataset):
+            block_size = 8
+    """,
+    )
+    cls = define(OWN_SECTIONS)
+
+    def change(*words: str) -> Any:
+        return options.apply(cls, words, workspace)
+
+    assert resolve(cls).max_steps == 32
+    assert resolve(change("--part.plain.teacher", "texts/k8", "--part.plain.colors", "RED,BLUE")).max_steps == 16
+    assert resolve(change("--part.plain", "none")).max_steps == 1
+    rich = change("--part.plain", "Rich", "--part.plain.budget", "7")
+    assert (row(rich, "part.plain").value, row(rich, "part.plain.budget").value) == ("Rich", 7)
+    assert (row(rich, "part.plain").default, row(cls, "part.plain").value) == ("Plain", "Plain")
+    with pytest.raises(ConfigError, match="expected one of RED, BLUE, got 'GREEN'"):
+        change("--part.plain.colors", "GREEN")
+    with pytest.raises(ConfigError, match="expected DatasetConfig, got Train"):
+        change("--part.plain.teacher", "tiny")
+
+
+def test_what_another_config_says_is_read_on_its_class(define: Callable[..., Any]) -> None:
+    cls = define(
+        """
+        import workspace
+        from projects.tiny import default
+
+        class Train(default.Train):
+            max_steps = default.Train.max_steps // 2
+            batch_size = default.Train.dataset.block_size // 8
+        """
+    )
+    assert (resolve(cls).max_steps, resolve(cls).batch_size) == (2, 4)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("default", "expected DatasetConfig, got the module projects.texts.default; write default.Dataset"),
+        ("Plain", "expected DatasetConfig, got the class Plain; write DatasetConfig or a subclass"),
+        ("workspace.Model", "expected DatasetConfig, got the class Model; write DatasetConfig or a subclass"),
+        ("None", "expected DatasetConfig, got None; write DatasetConfig or a subclass"),
+        ("'texts'", "expected DatasetConfig, got 'texts'; write DatasetConfig or a subclass"),
+    ],
+)
+def test_what_is_no_class_of_the_right_kind_is_refused_for_a_section(
+    define: Callable[..., Any], value: str, message: str
+) -> None:
+    cls = define(
+        f"""
+        import workspace
+        from projects.texts import default
+
+        class Plain:
+            pass
+
+        class Train(workspace.Train):
+            dataset = {value}
+        """
+    )
+    assert problems(cls) == [f"projects/p/c.py:8: dataset: {message}"]
 
 
 # --- problems ---------------------------------------------------------------------------------------
