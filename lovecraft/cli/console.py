@@ -13,7 +13,14 @@ from lovecraft.config.render import columns, text_of
 from lovecraft.errors import LovecraftError
 
 Cells = Sequence[tuple[str, str]]  # what stands in a line, each with its style
-STYLES = {"dim": "2", "bold": "1", "value": "1;36", "reason": "3;32"}  # the codes of a terminal
+STYLES = {
+    "dim": "2",
+    "bold": "1",
+    "green": "32",
+    "cyan": "36",
+    "value": "1;36",
+    "reason": "3;32",
+}  # the codes of a terminal
 WIDE = 32  # characters of a value that do not push what follows it onto the next line
 NAMES = ("config", "option", "origin", "run")  # columns that are read as one word, and copied: never broken into lines
 
@@ -84,21 +91,16 @@ def table(
 def changes(found: Sequence[Change], stream: TextIO | None = None) -> None:
     """Print what changed, an option a line: its value, what it was, and where the value comes from."""
     stream = stream or sys.stdout
-    if not fancy(stream):
+    if fancy(stream):
+        styles = ("bold", "value", "dim", "dim")
+        lines = [(c.path, text_of(c.b), f"was {text_of(c.a)}", c.b_origin) for c in found]
+        flow([list(zip(line, styles, strict=True)) for line in lines], stream, origin=3)
+    else:
         rows = [(c.path, text_of(c.b), text_of(c.a), c.b_origin) for c in found]
         table(rows, ("option", "value", "was", "origin"), stream=stream)
-        return
-    flow(
-        [
-            [(c.path, "bold"), (text_of(c.b), "value"), (f"was {text_of(c.a)}", "dim"), (c.b_origin, "dim")]
-            for c in found
-        ],
-        3,
-        stream,
-    )
 
 
-def flow(lines: Sequence[Cells], origin: int, stream: TextIO) -> None:
+def flow(lines: Sequence[Cells], stream: TextIO, origin: int) -> None:
     """Print lines of styled cells at a terminal, aligned; a cell that has no room stands below, and none is cut.
 
     `origin` is the column of the places, for which the values before it leave room.

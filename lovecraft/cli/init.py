@@ -54,6 +54,10 @@ known-first-party = ["lovecraft", "workspace", "projects"]
 [tool.pyrefly]
 project-includes = ["workspace.py", "projects"]
 search-path = ["."]
+
+[tool.pyrefly.errors]
+bad-override = false  # `class schedule(Cosine):` in a config is a section
+bad-override-mutable-attribute = true
 """,
     ".vscode/settings.json": f"""\
 {{

@@ -117,7 +117,9 @@ def _source(root: Path, args: argparse.Namespace, description: str) -> str:
     if args.dataset:
         found = _load(args.dataset, root, (DatasetConfig,))
         name = found.cls.__name__
-        imports = "\n".join(sorted([imports, f"from {_name(found)} import {name}"], key=_natural))
+        imports = "\n".join(
+            sorted([imports, f"from {_name(found)} import {name}"], key=lambda line: (line[0] == "f", line))
+        )
         body = f"    dataset = {name}\n    # what differs is written here, as `epochs = 2`"
     return _module(description, imports, f"{base.rpartition('.')[2]}({base})", body)
 
@@ -132,11 +134,6 @@ def _load(name: str, root: Path, kinds: tuple[type, ...]) -> Loaded:
 def _name(loaded: Loaded) -> str:
     """Return the name that Python imports a config's module by."""
     return "projects." + loaded.name.replace("/", ".")
-
-
-def _natural(line: str) -> tuple[bool, str]:
-    """Order imports as isort does: `import` before `from`, numbers by their size."""
-    return line.startswith("from"), re.sub(r"\d+", lambda digits: digits[0].zfill(9), line)
 
 
 def _module(description: str, imports: str, head: str, body: str) -> str:

@@ -76,7 +76,7 @@ def _table(entries: list[Entry]) -> None:
         reason = f"# {e.comment}" if e.comment else ""
         shown += [[]] if apart else []
         shown.append([(e.path, bold), (render.text_of(e.value), value), (e.origin, dim), (reason, "reason")])
-    console.flow(shown, 2, sys.stdout)
+    console.flow(shown, sys.stdout, origin=2)
 
 
 def as_json(args: argparse.Namespace) -> dict[str, Any]:
