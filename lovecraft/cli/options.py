@@ -156,7 +156,8 @@ def _section(flag: Flag, option: Option, root: Path | None) -> Any:
     named = len(known) > 1 or option.optional  # else no class of the library was meant, but a config
     if root is None or (named and flag.text.isidentifier() and not (root / "projects" / flag.text).is_dir()):
         raise ConfigError(f"{flag.said.said}: expected {can}, or a config")
-    return load(flag.text, root=root, kind=option.section).cls
+    name = str(root / flag.text[2:]) if flag.text.startswith("//") else flag.text
+    return load(name, root=root, kind=option.section).cls
 
 
 def _closest(flag: Flag, options: dict[str, Option]) -> str:

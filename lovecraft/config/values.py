@@ -328,6 +328,8 @@ def _read(text: str, hint: Any, root: Path | None) -> Any:
     if plain in (int, float):
         return _read_number(text, plain)
     if plain is Path or (plain == Location and not text.startswith("hf:")):
+        if not text:
+            raise ValueError("expected path, got ''")  # which would be the directory where one stands
         if text.startswith("//"):
             if root is None:
                 raise ValueError("// is the root of a workspace, and there is none here")

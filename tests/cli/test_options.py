@@ -177,7 +177,10 @@ def test_a_section_is_swapped_for_a_library_class_by_name(change: Change, word: 
     assert type(change("--optimizer", word).optimizer) is kind
 
 
-@pytest.mark.parametrize("word", ["small", "small/default", "small/default:Dataset", "projects/small/default.py"])
+@pytest.mark.parametrize(
+    "word",
+    ["small", "small/default", "small/default:Dataset", "projects/small/default.py", "//projects/small/default.py"],
+)
 def test_a_section_is_swapped_for_a_config_by_its_names(
     change: Change, write: Callable[[str, str], Path], word: str
 ) -> None:
@@ -328,6 +331,7 @@ def test_a_required_section_that_is_not_set_is_filled_by_flags(workspace: Path) 
         ("--optimizer.betas 1", "--optimizer.betas 1: expected 2 values, got 1: ('1',)"),
         ("--optimizer.lr nan", "--optimizer.lr nan: expected a finite number"),
         ("--optimizer.lr -1e-3", "--optimizer.lr -1e-3: must be more than 0, got -0.001"),
+        ("--model.path=", "--model.path '': expected path, got ''"),
         ("--epochs=", "--epochs '': expected float, got ''"),
         ("--max-steps 3 --max_steps 4", "--max-steps 3 and --max_steps 4 set the same option"),
         ("--dataset.shuffle --no-dataset.shuffle", "--dataset.shuffle and --no-dataset.shuffle set the same option"),
