@@ -21,12 +21,12 @@ from lovecraft import (
     Save,
     ScheduleConfig,
     TrainConfig,
-    override,
     resolve,
 )
 from lovecraft.cli import options
 from lovecraft.config import base
 from lovecraft.config.load import load
+from lovecraft.config.override import override
 from lovecraft.config.resolve import Row, choices, rows, rows_so_far
 from lovecraft.errors import ConfigError
 
