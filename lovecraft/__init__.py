@@ -1,10 +1,10 @@
 """lovecraft: a declarative build tool for finetuning language models, configured in Python."""
 
-from lovecraft.config.api import diff, load, show
+from lovecraft.config.api import diff, load, override, show
 from lovecraft.config.base import Config, derived
-from lovecraft.config.override import override
 from lovecraft.config.resolve import resolve
 from lovecraft.config.schema import (
+    BPE,
     SGD,
     WSD,
     Adafactor,
@@ -27,6 +27,7 @@ from lovecraft.errors import LovecraftError
 
 __version__ = "0.1.0"
 __all__ = [
+    "BPE",
     "SGD",
     "WSD",
     "Adafactor",

@@ -1,6 +1,7 @@
 """The package's functions as scripts and notebooks call them; they say what the command line says."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -75,7 +76,9 @@ def test_show_of_an_instance_says_what_was_changed(workspace: Path) -> None:
     cls = lovecraft.load("tiny", kind=TrainConfig)
     changes = {"max_steps": 9, "optimizer.lr": 0.5, "dataset.block_size": 64, "save": None}
     changed = lovecraft.override(cls, changes)
-    assert lovecraft.show(lovecraft.resolve(changed)) == lovecraft.show(changed)
+    shown = re.sub(r" *an override", " HERE", lovecraft.show(lovecraft.resolve(changed)))
+    assert re.sub(r" *tests/test_api.py:\d+", " HERE", lovecraft.show(changed)) == shown
+    assert shown.count(" HERE") == 4
     swapped = lovecraft.show(cls(optimizer=SGD))
     assert "optimizer                    SGD            an override" in swapped
 
@@ -161,6 +164,29 @@ def test_an_instance_differs_from_its_class_as_the_overridden_class_does(changes
 
 
 # --- override ---------------------------------------------------------------------------------------
+
+
+def test_the_origin_of_what_is_overridden_is_the_line_of_the_call(workspace: Path) -> None:
+    cls = lovecraft.load("tiny", kind=TrainConfig)
+    changed = lovecraft.override(cls, {"max_steps": 9, "dataset.block_size": 64})  # as an experiment
+    line = sys._getframe().f_lineno - 1
+    assert {c.path: c.b_origin for c in lovecraft.diff(cls, changed)} == {
+        "max_steps": f"tests/test_api.py:{line}",
+        "dataset.block_size": f"tests/test_api.py:{line}",
+    }
+    assert str(lovecraft.show(changed)).count("as an experiment") == 2
+    with pytest.raises(LovecraftError, match=rf"^tests/test_api\.py:{line + 8}: max_steps: expected int, got str"):
+        lovecraft.resolve(lovecraft.override(cls, {"max_steps": "many"}))
+
+
+@pytest.mark.parametrize("wrong", ["tiny", int, None])
+def test_resolve_takes_a_config_class_or_an_instance(wrong: Any) -> None:
+    assert refused(lovecraft.resolve, wrong) == f"expected a config class or an instance, got {wrong!r}"
+
+
+@pytest.mark.parametrize("wrong", ["tiny", int, None])
+def test_override_takes_a_config_class(workspace: Path, wrong: Any) -> None:
+    assert refused(lovecraft.override, wrong, {}) == f"expected a config class, got {wrong!r}"
 
 
 def test_override_suggests_the_option_that_was_meant(workspace: Path) -> None:

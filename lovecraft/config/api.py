@@ -1,6 +1,7 @@
 """What `lc show` and `lc diff` print, and the config that a name means, in scripts and notebooks."""
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -8,11 +9,11 @@ import attrs
 
 from lovecraft.config import base
 from lovecraft.config import load as loading
-from lovecraft.config.base import Config, Derived
+from lovecraft.config import override as overriding
+from lovecraft.config.base import Config, Derived, Origin
 from lovecraft.config.diff import Change, Entry, entries
 from lovecraft.config.diff import diff as differences
 from lovecraft.config.modules import active_root
-from lovecraft.config.override import override
 from lovecraft.config.resolve import _settle
 from lovecraft.errors import ConfigError
 
@@ -55,6 +56,18 @@ def load(name: str | Path | None = None, *, kind: type[T] | None = None) -> Any:
     return loading.load(None if name is None else str(name), kind=Config if kind is None else kind).cls
 
 
+def override(cls: type[T], changes: Mapping[str, Any]) -> type[T]:
+    """Return a subclass of `cls` with dotted `changes`: `{"max_steps": 10, "dataset.block_size": 512, "save": None}`.
+
+    Their origin is the line of the call. Raises ConfigError for a path that names no option.
+    """
+    if not (isinstance(cls, base._Meta) and issubclass(cls, Config)):
+        raise ConfigError(f"expected a config class, got {cls!r}", hint="lovecraft.load(name) returns that of a name")
+    frame = sys._getframe(1)
+    called = Origin(frame.f_code.co_filename, frame.f_lineno)
+    return overriding.override(cls, changes, dict.fromkeys(changes, called))
+
+
 def show(config: Named) -> Text:
     """Return what `lc show` prints into a pipe: every option, its value, origin and reason.
 
@@ -95,7 +108,7 @@ def _class_of(config: Config) -> Any:
     """
     cls: Any = type(config)
     for late in (False, True):
-        cls = override(cls, dict(_changes(_settle(cls, "", "")[0], config, "", late)))
+        cls = overriding.override(cls, dict(_changes(_settle(cls, "", "")[0], config, "", late)))
     return cls
 
 

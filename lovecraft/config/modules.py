@@ -51,6 +51,7 @@ _finder = _Finder()
 _one_at_a_time = threading.RLock()
 """Held while modules are loaded: what `workspace` means is one for the whole process."""
 _loading: list[str] = []
+"""The files of the configs that are being loaded, outermost first."""
 
 
 def active_root() -> Path | None:
@@ -121,9 +122,10 @@ def run(name: str, root: Path) -> ModuleType:
     """
     with _one_at_a_time:
         use(root)
-        if name in _loading:
-            raise ConfigError(f"{' → '.join([*_loading, name])}: the configs load each other")
-        _loading.append(name)
+        file = f"{name.replace('.', '/')}.py"
+        if file in _loading:
+            raise ConfigError(f"{' → '.join([*_loading, file])}: the configs load each other")
+        _loading.append(file)
         try:
             with contextlib.chdir("."), _kept_console():  # a config may change the directory for itself only
                 return importlib.import_module(name)

@@ -48,7 +48,7 @@ def _origin(cls: Any, name: str, said: Mapping[str, Origin], nested: Mapping[str
 
 
 def _place(said: Mapping[str, Origin], path: str) -> str:
-    return f"{said[path].said}: " if path in said else ""
+    return f"{base.place(said[path])}: " if path in said else ""
 
 
 def _anonymous(cls: Any, own: dict[str, Any], origins: dict[str, Origin]) -> Any:

@@ -6,7 +6,7 @@ One walk does both, so what is shown is what runs. All problems are collected, e
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 import attrs
 
@@ -63,13 +63,25 @@ class Row:
         return value if value is None else values.structure(value, self.option.hint)
 
 
-def resolve(config: type[T] | T) -> T:
+@overload
+def resolve(config: type[T]) -> T:
+    """Of a class, its instance."""
+
+
+@overload
+def resolve(config: T) -> T:
+    """Of an instance, itself."""
+
+
+def resolve(config: Any) -> Any:
     """Return the frozen instance tree of a config class; an instance comes back unchanged.
 
     Raises ConfigError that lists every problem, one a line, as `file:line: option: what is wrong`.
     """
-    if not isinstance(config, type):
+    if isinstance(config, Config):
         return config
+    if not isinstance(config, base._Meta):
+        raise ConfigError(f"expected a config class or an instance, got {config!r}")
     instance, problems = _settle(config, "", base.written(config))
     if problems:
         raise ConfigError("\n".join(problems))

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lovecraft import SGD, Adafactor, Cosine, override
+from lovecraft import SGD, Adafactor, Cosine
 from lovecraft.config.diff import Change, Entry, changed_from_defaults, changed_here, diff, entries
 from lovecraft.config.load import load
+from lovecraft.config.override import override
 from lovecraft.errors import ConfigError
 
 VALUES = st.one_of(st.none(), st.integers(0, 3), st.text(max_size=2))

@@ -231,7 +231,9 @@ def test_configs_that_import_each_other_are_told_as_a_chain(
 def test_configs_that_load_each_other_are_told_as_a_chain(workspace: Path, write: Write) -> None:
     write("projects/one/a.py", "import lovecraft\nlovecraft.load('one/b')\n")
     write("projects/one/b.py", "import lovecraft\nlovecraft.load('one/a')\n")
-    assert refused("one/a").message == ("projects.one.a → projects.one.b → projects.one.a: the configs load each other")
+    assert refused("one/a").message == (
+        "projects/one/a.py → projects/one/b.py → projects/one/a.py: the configs load each other"
+    )
 
 
 # --- workspaces -------------------------------------------------------------------------------------
@@ -264,7 +266,9 @@ def test_a_config_loads_none_of_another_workspace(workspace: Path, write: Write,
         load("tiny", root=Path({str(other)!r}))
     """
     write("projects/one/a.py", text)
-    assert refused("one/a").message == f"projects.one.a: a config of one workspace cannot load one of another, {other}"
+    assert (
+        refused("one/a").message == f"projects/one/a.py: a config of one workspace cannot load one of another, {other}"
+    )
     assert load("tiny").root == workspace
 
 

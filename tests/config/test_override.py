@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
-from lovecraft import SGD, Adafactor, AdamW, ModelConfig, TrainConfig, override, resolve
+from lovecraft import SGD, Adafactor, AdamW, ModelConfig, TrainConfig, resolve
 from lovecraft.config import base
 from lovecraft.config.base import Origin
 from lovecraft.config.load import load
+from lovecraft.config.override import override
 from lovecraft.errors import ConfigError
 
 
