@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from lovecraft.errors import ModelError
 from lovecraft.files import write_atomic
 from lovecraft.models import build, read_architecture
-from lovecraft.models.architecture import read_config
+from lovecraft.models.architecture import Architecture, read_config
 from lovecraft.models.llama import Llama
 from lovecraft.tokenizer import TOKENIZER_FILES
 
@@ -50,11 +50,7 @@ def load_model(path: Path, *, dtype: torch.dtype, device: torch.device) -> Llama
     or kind than config.json asks for; that shows in the headers, before any weight is read.
     """
     model = build(read_architecture(path), dtype, torch.device("meta"))
-    stored = read_headers(path)
-    odd = [f"{name} ({header.kind})" for name, header in stored.items() if header.kind not in FLOATS]
-    if odd:
-        raise ModelError(f"{path}: only floating-point weights can be loaded, not {_listed(odd)}")
-    sources = match_names(_shapes(stored), _shapes(model.state_dict()), path)
+    stored, sources = _match(path, model)
     model.to_empty(device=device)
     parameters = model.state_dict()
     for name, source in sources.items():
@@ -65,6 +61,25 @@ def load_model(path: Path, *, dtype: torch.dtype, device: torch.device) -> Llama
         hint = '"tie_word_embeddings": false in config.json takes the head'
         raise ModelError(f"{path}: config.json ties the head to the embedding, but the weights hold another", hint=hint)
     return model.eval()
+
+
+def verify(path: Path) -> Architecture:
+    """Return the architecture of the model directory `path`, all of whose weights are there, judged by their headers.
+
+    Raises ModelError like `load_model`.
+    """
+    architecture = read_architecture(path)
+    _match(path, build(architecture, torch.float32, torch.device("meta")))
+    return architecture
+
+
+def _match(path: Path, model: Llama) -> tuple[dict[str, Stored], dict[str, str]]:
+    """Return the tensors in a model directory, and for each tensor of `model` the name of the one to fill it with."""
+    stored = read_headers(path)
+    odd = [f"{name} ({header.kind})" for name, header in stored.items() if header.kind not in FLOATS]
+    if odd:
+        raise ModelError(f"{path}: only floating-point weights can be loaded, not {_listed(odd)}")
+    return stored, match_names(_shapes(stored), _shapes(model.state_dict()), path)
 
 
 def read_headers(path: Path) -> dict[str, Stored]:

@@ -3,14 +3,18 @@
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 MANIFEST = "manifest.json"
+log = logging.getLogger(__name__)  # what nobody configures goes to stderr as it is
+SETTLED = 2_000_000_000  # ns; a file changed later than this may change again within one tick of the disk's clock
 
 
 def write_atomic(path: Path, text: str) -> None:
@@ -72,21 +76,32 @@ def sweep(parent: Path, name: str = "*") -> None:
 
 
 @contextlib.contextmanager
-def built_once(final: Path) -> Iterator[Path | None]:
-    """Build the artifact `final` once, whoever asks: yield a directory to fill, or None if it is there already.
+def locked(final: Path, what: str) -> Iterator[None]:
+    """Hold the lock of the artifact `final`; where another process holds it, say that it builds `what`, and wait.
 
-    Concurrent builders of the same artifact wait for each other on a lock file beside it.
+    What killed builders left is removed, of this artifact and of those that nobody builds now.
     """
-    from filelock import FileLock  # costs a tenth of `lc show`, which builds nothing
+    from filelock import FileLock, Timeout  # costs a tenth of `lc show`, which builds nothing
 
     final.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(final.parent / f"{final.name}.lock"):
+    file = final.parent / f"{final.name}.lock"
+    lock = FileLock(file)
+    try:
+        lock.acquire(timeout=1)
+    except Timeout:
+        pid = file.read_text(encoding="utf-8") or "unknown"
+        log.warning("waiting for another lc, which builds the same %s (pid %s)", what, pid)
+        lock.acquire()
+    try:
+        file.write_text(str(os.getpid()), encoding="utf-8")
         sweep(final.parent, final.name)
-        if final.exists():
-            yield None
-            return
-        with new_directory(final) as directory:
-            yield directory
+        for leftover in final.parent.glob(".*.tmp*"):
+            other = FileLock(final.parent / f"{leftover.name[1:].partition('.tmp')[0]}.lock")
+            with contextlib.suppress(Timeout), other.acquire(timeout=0):
+                shutil.rmtree(leftover, ignore_errors=True)
+        yield
+    finally:
+        lock.release()
 
 
 def write_manifest(directory: Path) -> None:
@@ -122,32 +137,43 @@ def hash_file(path: Path) -> str:
 
 
 def content_hash(path: Path, cache: Path | None = None) -> str:
-    """Return the SHA-256 of a file, or of a directory's sorted (relative name, hash) pairs, hidden files left out.
+    """Return the SHA-256 of a file, or of a directory's (relative name, hash) pairs, as `file_hashes` finds them."""
+    hashes = file_hashes(path, cache)
+    if path.is_file():
+        return hashes[path.name]
+    return hashlib.sha256("".join(f"{name}\0{digest}\n" for name, digest in hashes.items()).encode()).hexdigest()
 
-    `cache` is a JSON file that remembers file hashes by (path, size, modification time in ns).
-    Raises FileNotFoundError when `path` does not exist.
+
+def file_hashes(path: Path, cache: Path | None = None) -> dict[str, str]:
+    """Return the SHA-256 of a file by its name, or of a directory's files by relative name, hidden ones left out.
+
+    `cache` is a JSON file that remembers hashes by (path, size, times of modification and change in ns), if it can be
+    written. Raises OSError for what does not exist or cannot be read.
     """
     known = _read_cache(cache)
     before = dict(known)
     if path.is_dir():
-        total = hashlib.sha256()
-        for file in sorted(p for p in path.rglob("*") if p.is_file() and not _hidden(p, path)):
-            total.update(f"{file.relative_to(path).as_posix()}\0{_cached_hash(file, known)}\n".encode())
-        digest = total.hexdigest()
+        files = sorted(p for p in path.rglob("*") if p.is_file() and not _hidden(p, path))
+        hashes = {file.relative_to(path).as_posix(): _cached_hash(file, known) for file in files}
     else:
-        digest = _cached_hash(path, known)
+        hashes = {path.name: _cached_hash(path, known)}
     if cache is not None and known != before:
-        write_atomic(cache, json.dumps(known, indent=0))
-    return digest
+        with contextlib.suppress(OSError):  # a cache may always be thrown away
+            write_atomic(cache, json.dumps(known, indent=0))
+    return hashes
 
 
 def _cached_hash(file: Path, known: dict[str, list[Any]]) -> str:
-    stat = file.stat()
-    key, stamp = str(file.resolve()), [stat.st_size, stat.st_mtime_ns]
+    now, stat = time.time_ns(), file.stat()
+    # The time of change is the system's own: `cp -p` and `touch` cannot set it, as they can that of modification.
+    key, stamp = str(file.resolve()), [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
     row = known.get(key)
-    if row is None or row[:2] != stamp:
-        row = known[key] = [*stamp, hash_file(file)]
-    return str(row[2])
+    if row is not None and row[:-1] == stamp:
+        return str(row[-1])
+    digest = hash_file(file)
+    if now - stat.st_ctime_ns > SETTLED:
+        known[key] = [*stamp, digest]
+    return digest
 
 
 def _read_cache(cache: Path | None) -> dict[str, list[Any]]:
@@ -155,7 +181,7 @@ def _read_cache(cache: Path | None) -> dict[str, list[Any]]:
         return {}
     try:
         return dict(json.loads(cache.read_text(encoding="utf-8")))
-    except (ValueError, TypeError):  # a cache may always be thrown away
+    except (OSError, ValueError, TypeError):
         return {}
 
 

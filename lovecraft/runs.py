@@ -22,9 +22,9 @@ class Run:
     @property
     def name(self) -> str:
         """`project/config/NNN`."""
-        parts = self.directory.parts
-        at = len(parts) - 1 - parts[::-1].index("runs") if "runs" in parts else len(parts) - 2
-        return "/".join(parts[at + 1 :])
+        tops = [folder for folder in self.directory.parents if folder.name == "runs"]  # a project may be called so
+        top = next((folder for folder in tops if (folder.parent / "workspace.py").is_file()), None)
+        return self.directory.relative_to(top or next(iter(tops), self.directory.parent)).as_posix()
 
     @property
     def record(self) -> dict[str, Any]:

@@ -7,17 +7,21 @@ import stat
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from lovecraft import files
 from lovecraft.files import (
-    built_once,
     check_manifest,
     content_hash,
+    file_hashes,
     hash_file,
+    locked,
     new_directory,
     remove_directory,
     sweep,
@@ -29,10 +33,10 @@ Write = Callable[[str, str], Path]
 EMPTY = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
 
-def start(program: str) -> "subprocess.Popen[bytes]":
+def start(program: str, **more: Any) -> "subprocess.Popen[bytes]":
     """Start a Python program in the current directory."""
     environment = {**os.environ, "PYTHONPATH": str(Path(files.__file__).parents[1])}
-    return subprocess.Popen([sys.executable, "-c", textwrap.dedent(program)], env=environment)
+    return subprocess.Popen([sys.executable, "-c", textwrap.dedent(program)], env=environment, **more)
 
 
 def names(folder: Path) -> set[str]:
@@ -146,30 +150,61 @@ def test_a_directory_is_removed_at_once(tmp_path: Path, monkeypatch: pytest.Monk
     assert names(tmp_path) == set()
 
 
-def test_an_artifact_is_built_once_whoever_asks(tmp_path: Path) -> None:
-    build = """
-        import os, pathlib, time
-        from lovecraft.files import built_once
-        with built_once(pathlib.Path("final")) as directory:
-            if directory is not None:
-                time.sleep(0.2)
-                (directory / "by").write_text(str(os.getpid()))
-                with open("builders", "a") as log:
-                    log.write("x")
-    """
-    processes = [start(build) for _ in range(4)]
-    assert [process.wait() for process in processes] == [0] * 4
-    assert (tmp_path / "builders").read_text() == "x"
-    assert (tmp_path / "final" / "by").is_file()
+HOLD = """
+    import pathlib, sys, time
+    from lovecraft.files import locked, new_directory
+    with locked(pathlib.Path("final"), "bells"):
+        if pathlib.Path("final").exists():
+            sys.exit(5)
+        with new_directory(pathlib.Path("final")) as directory:
+            pathlib.Path("begun").touch()
+            while not pathlib.Path("go").exists():
+                time.sleep(0.01)
+"""
 
 
-def test_a_build_that_failed_is_tried_again(tmp_path: Path) -> None:
-    with pytest.raises(ValueError), built_once(tmp_path / "final"):
-        raise ValueError
-    with built_once(tmp_path / "final") as directory:
-        assert directory is not None
-    with built_once(tmp_path / "final") as directory:
-        assert directory is None
+def wait_for(path: Path) -> None:
+    """Wait until a file is there."""
+    for _ in range(1000):
+        if path.exists():
+            return
+        time.sleep(0.01)
+    raise TimeoutError(path)
+
+
+def test_who_waits_for_a_lock_says_for_whom_and_finds_what_was_built(tmp_path: Path) -> None:
+    first = start(HOLD)
+    wait_for(tmp_path / "begun")
+    second = start(HOLD, stderr=subprocess.PIPE)
+    assert second.stderr is not None
+    with second.stderr:
+        said = second.stderr.readline().decode().strip()
+        (tmp_path / "go").touch()
+        assert (first.wait(), second.wait()) == (0, 5)
+    assert said == f"waiting for another lc, which builds the same bells (pid {first.pid})"
+    assert names(tmp_path) == {"begun", "go", "final", "final.lock"}
+
+
+def test_the_next_builder_clears_away_what_a_killed_one_left_of_this_artifact_and_of_others(tmp_path: Path) -> None:
+    killed = start(HOLD)
+    wait_for(tmp_path / "begun")
+    killed.kill()
+    killed.wait()
+    (leftover,) = names(tmp_path) - {"begun", "final.lock"}
+    (tmp_path / ".other.tmp1").mkdir()
+    (tmp_path / ".alive.tmp1").mkdir()
+    with FileLock(tmp_path / "alive.lock"):  # is being built
+        with locked(tmp_path / "third", "bells"):
+            assert names(tmp_path).isdisjoint({leftover, ".other.tmp1"})
+        assert ".alive.tmp1" in names(tmp_path)
+    with locked(tmp_path / "alive", "bells"):
+        assert ".alive.tmp1" not in names(tmp_path)
+
+
+def test_a_lock_is_free_after_an_error(tmp_path: Path) -> None:
+    for _ in range(2):
+        with pytest.raises(ValueError), locked(tmp_path / "final", "bells"):
+            raise ValueError
 
 
 # --- manifests --------------------------------------------------------------------------------------
@@ -258,6 +293,7 @@ def test_an_unchanged_file_is_hashed_once(write: Write, tmp_path: Path, monkeypa
         return original(path)
 
     monkeypatch.setattr(files, "hash_file", counted)
+    monkeypatch.setattr(files, "SETTLED", 0)
     write("one/a.txt", "a")
     write("one/b.txt", "b")
     cache = tmp_path / "cache" / "hashes.json"
@@ -272,6 +308,40 @@ def test_an_unchanged_file_is_hashed_once(write: Write, tmp_path: Path, monkeypa
     os.utime(tmp_path / "one" / "b.txt", ns=(1, 1))  # same size, another time
     content_hash(tmp_path / "one", cache)
     assert hashed == ["b.txt"] * 2
+
+
+def test_a_file_that_is_replaced_by_one_of_the_same_size_and_time_is_hashed_again(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "SETTLED", 0)
+    file, other, cache = write("a.txt", "one"), write("b.txt", "two"), tmp_path / "hashes.json"
+    for one in (file, other):
+        os.utime(one, ns=(1, 1))
+    before = content_hash(file, cache)
+    time.sleep(0.02)  # the clock of a file system ticks every few milliseconds
+    other.replace(file)
+    os.utime(file, ns=(1, 1))
+    assert content_hash(file, cache) != before
+
+
+def test_the_hash_of_a_file_that_changed_a_moment_ago_is_not_remembered(write: Write, tmp_path: Path) -> None:
+    content_hash(write("a.txt", "a"), tmp_path / "hashes.json")
+    assert not (tmp_path / "hashes.json").exists()
+
+
+def test_hashes_are_given_file_by_file(write: Write, tmp_path: Path) -> None:
+    a, b = write("one/a.txt", "a"), write("one/inner/b.txt", "b")
+    write("one/.hidden", "c")
+    assert file_hashes(tmp_path / "one") == {"a.txt": hash_file(a), "inner/b.txt": hash_file(b)}
+    assert file_hashes(a) == {"a.txt": hash_file(a)}
+
+
+def test_a_cache_that_cannot_be_written_costs_nothing_but_time(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "SETTLED", 0)
+    file, blocked = write("a.txt", "a"), write("blocked", "a file")
+    assert content_hash(file, blocked / "hashes.json") == hash_file(file)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", "3"])

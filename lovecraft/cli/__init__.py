@@ -92,6 +92,7 @@ def _run(name: str, argv: list[str]) -> int:
     parser.add_argument("-h", "--help", action="store_true", help="show this")
     split = words.split(argv, parser, getattr(command, "BARE", 1))
     args = parser.parse_args(split.own)
+    args.argv = [name, *argv]
     args.target, args.bare, args.options = (split.bare[0] if split.bare else None), split.bare, split.options
     if args.help:
         from lovecraft.cli.help import explain

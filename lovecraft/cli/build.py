@@ -1,52 +1,140 @@
-"""Bring a part of a config up to date, print what it is and where: the token blocks of its dataset.
+"""Bring the parts of a config up to date, print what they are and where: a dataset's token blocks, the model directory.
 
-With --dry-run nothing is built: it says whether the part is fresh or stale, and which option or input made it so.
+With --dry-run nothing is built: it says whether each part is fresh or stale, and which option or input made it so.
 """
 
 import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import attrs
 
 from lovecraft.cli import console, target
+from lovecraft.config import base
+from lovecraft.config.diff import Change
+from lovecraft.config.load import Loaded
+from lovecraft.config.render import text_of
+from lovecraft.config.resolve import resolve, rows
+from lovecraft.config.schema import DatasetConfig, ModelConfig, TrainConfig
 from lovecraft.errors import ConfigError
 
-USAGE = "CONFIG [dataset] [--dry-run] [--option value …]"
+USAGE = "CONFIG [dataset | model] [--dry-run] [--json] [--option value …]"
 EXAMPLE = "lc build finetune_lovecraft dataset --dry-run"
 BARE = 2
+FILES_NAMED = 5  # of those that changed in the corpus
+
+
+@attrs.frozen
+class Part:
+    """What a dry run says of one part. `state` is fresh, stale, damaged or "never built"."""
+
+    part: str
+    state: str
+    directory: str
+    changes: list[Change]
+    """The inputs that differ from those of the closest blocks there are."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `lc build`."""
     parser.add_argument("--dry-run", action="store_true", help="say what is fresh and what is stale; build nothing")
+    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Build, or judge, the blocks; a dry run exits 1 when something is stale."""
-    if len(args.bare) == 2 and args.bare[1] != "dataset":
-        raise ConfigError(f"no part {args.bare[1]!r} can be built", hint="parts: dataset")
-    dataset, loaded = target.dataset_config(args)
+    """Build, or judge, the parts; a dry run exits 1 when something is stale."""
+    loaded = target.load_config(args)
+    parts = [
+        _dataset(config, loaded, dry=args.dry_run) if name == "dataset" else _model(config)
+        for name, config in _configs(args, loaded).items()
+    ]
+    if args.json:
+        console.out_json([attrs.asdict(part) for part in parts])
+    else:
+        console.out("\n".join(line for part in parts for line in (_lines(part) if args.dry_run else [part.directory])))
+    return 0 if all(part.state == "fresh" for part in parts) else 1
+
+
+def _configs(args: argparse.Namespace, loaded: Loaded) -> dict[str, Any]:
+    """Return the parts of the config by name, or the one that is asked for."""
+    config: Any = resolve(loaded.cls)
+    known = {"dataset": DatasetConfig, "model": ModelConfig}
+    if isinstance(config, TrainConfig):
+        found = {name: resolve(getattr(config, name)) for name in known}
+    else:
+        found = {name: config for name, kind in known.items() if isinstance(config, kind)}
+    if not found:
+        raise ConfigError(f"{loaded.name} has nothing to build", hint="name a Train, Dataset or Model config")
+    if len(args.bare) < 2:
+        return found
+    if args.bare[1] not in found:
+        raise ConfigError(f"{loaded.name} has no part {args.bare[1]!r}", hint=f"parts: {', '.join(found)}")
+    return {args.bare[1]: found[args.bare[1]]}
+
+
+def _dataset(dataset: DatasetConfig, loaded: Loaded, *, dry: bool) -> Part:
     from lovecraft.data import build
 
     tokenizer = target.load_tokenizer(loaded)
-    inputs = build.build_inputs(dataset, tokenizer, build.corpus_hash(dataset, loaded.cache))
+    if not dry:
+        built = build.build(dataset, tokenizer, loaded.cache)
+        console.say("dataset: " + ", ".join(f"{len(b):,} {name} blocks" for name, b in built.splits.items()))
+        return Part("dataset", "fresh", str(built.directory), [])
+    build.check(dataset, tokenizer)
+    inputs = build.build_inputs(dataset, tokenizer, loaded.cache)
     directory = loaded.cache / "blocks" / build.cache_key(inputs)
-    if not args.dry_run:
-        blocks = build.build(dataset, tokenizer, loaded.cache).splits
-        console.say("dataset: " + ", ".join(f"{len(b):,} {name} blocks" for name, b in blocks.items()))
-        console.out(str(directory))
-        return 0
     if directory.exists():
-        console.out(f"dataset  fresh  {directory}")
-        return 0
-    before = build.closest_build(inputs, loaded.cache)
-    reasons = (
-        ["never built"]
-        if before is None
-        else [_change(k, before.get(k), v) for k, v in inputs.items() if before.get(k) != v]
-    )
-    console.out("\n".join(f"dataset  stale  {reason}" for reason in reasons))
-    return 1
+        return Part("dataset", "fresh" if build.find(directory) else "damaged", str(directory), [])
+    before = build.closest_inputs(inputs, loaded.cache)
+    if before is None:
+        return Part("dataset", "never built", str(directory), [])
+    origins = _origins(loaded, tokenizer.path)
+    changes = [
+        Change(name, before.get(name), inputs.get(name), "", origins[name.partition("/")[0]])
+        for name in build.differing(before, inputs)
+    ]
+    return Part("dataset", "stale", str(directory), changes)
 
 
-def _change(name: str, before: object, now: object) -> str:
-    if name in ("corpus", "tokenizer"):
+def _origins(loaded: Loaded, tokenizer: Path) -> dict[str, str]:
+    """Return where each input of a dataset's blocks comes from."""
+    prefix = "dataset." if issubclass(loaded.cls, TrainConfig) else ""
+    found = {row.path.removeprefix(prefix): row for row in rows(loaded.cls) if row.path.startswith(prefix)}
+    places = {name: base.place(row.origin) for name, row in found.items()}
+    contents = {"corpus": found["source"].value, "tokenizer": tokenizer}
+    return places | {"version": "lovecraft"} | {name: text_of(path, loaded.root) for name, path in contents.items()}
+
+
+def _model(model: ModelConfig) -> Part:
+    from lovecraft.models.architecture import parameter_count
+
+    path = target.model_directory(model)
+    from lovecraft.checkpoint import verify
+
+    arch = verify(path)
+    console.say(f"model: {arch.model_type}, {parameter_count(arch):,} parameters")
+    return Part("model", "fresh", str(path), [])
+
+
+def _lines(part: Part) -> Iterator[str]:
+    """Yield what a dry run prints of a part: that it is fresh, and where, or all that made it stale."""
+    if part.state == "fresh":
+        yield f"{part.part}  fresh  {part.directory}"
+    elif not part.changes:
+        yield f"{part.part}  stale  {part.state}"
+    files = [change for change in part.changes if "/" in change.path]
+    for change in part.changes:
+        if change not in files[FILES_NAMED:]:
+            yield f"{part.part}  stale  {_reason(change)}  ({change.b_origin})"
+    if more := len(files[FILES_NAMED:]):
+        yield f"{part.part}  stale  corpus: and {more:,} more files  ({files[0].b_origin})"
+
+
+def _reason(change: Change) -> str:
+    name, _, file = change.path.partition("/")
+    if file:
+        return f"{name}: {file} {'added' if change.a is None else 'removed' if change.b is None else 'has changed'}"
+    if name == "tokenizer":
         return f"{name}: content has changed"
-    return f"{'stride' if name == 'shared' else name}: {before} → {now}"
+    return f"{name}: {text_of(change.a)} → {text_of(change.b)}"

@@ -7,8 +7,8 @@ import argparse
 from pathlib import Path
 
 from lovecraft.cli import console, options, target
-from lovecraft.cli.train import model_directory
-from lovecraft.config.load import Loaded, find_root, use
+from lovecraft.config.load import Loaded, find_root
+from lovecraft.config.modules import use
 from lovecraft.config.override import override
 from lovecraft.config.resolve import resolve
 from lovecraft.config.schema import ModelConfig, TrainConfig
@@ -66,7 +66,7 @@ def _what(args: argparse.Namespace) -> tuple[TrainConfig, Path, Loaded]:
     if model is None:
         config, loaded = target.train_config(args)
         if run_directory is None:
-            path = model_directory(config)
+            path = target.model_directory(resolve(config.model))
             console.say(
                 f"measuring {path}, from which {loaded.name} starts; `lc eval {loaded.name}/NNN` measures a run"
             )
@@ -81,4 +81,4 @@ def _what(args: argparse.Namespace) -> tuple[TrainConfig, Path, Loaded]:
     bare = override(TrainConfig, {"model": override(ModelConfig, {"path": model})})
     loaded = Loaded(options.apply(bare, args.options, root), str(args.target), root)
     config = resolve(loaded.cls)
-    return config, model_directory(config), loaded
+    return config, target.model_directory(resolve(config.model)), loaded

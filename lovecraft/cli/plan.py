@@ -7,7 +7,6 @@ another machine. Exit code 1 says that it does not fit in memory.
 import argparse
 
 from lovecraft.cli import console, target
-from lovecraft.cli.train import model_directory
 from lovecraft.cli.words import within
 from lovecraft.config.resolve import resolve
 
@@ -35,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     from lovecraft.train.plan import measured_rate, plan
     from lovecraft.train.setup import check_fit, training_dtype
 
-    model = model_directory(config)
+    model = target.model_directory(resolve(config.model))
     built, tokenizer = target.build_blocks(resolve(config.dataset), loaded, model)
     arch = read_architecture(model)
     check_fit(config, arch, tokenizer)

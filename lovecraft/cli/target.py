@@ -9,7 +9,9 @@ from lovecraft.cli import options
 from lovecraft.config import base, diff
 from lovecraft.config import record as records
 from lovecraft.config.diff import Entry
-from lovecraft.config.load import Loaded, find_root, load, module_files, use
+from lovecraft.config.load import Loaded, find_root, load, module_files
+from lovecraft.config.modules import use
+from lovecraft.config.record import find_run
 from lovecraft.config.resolve import resolve
 from lovecraft.config.schema import DatasetConfig, ModelConfig, TrainConfig
 from lovecraft.data.options import check_options
@@ -24,24 +26,6 @@ HOW_TO_GET_A_TOKENIZER = (
     "give --tokenizer DIR (after a Train config --dataset.tokenizer DIR), or make the model that is configured"
 )
 STARTER = "smollm2_135m"
-
-
-def find_run(word: str | None) -> Path | None:
-    """Return the run directory that `word` names, by path or as `project/config/NNN`; None if it names none."""
-    if not word:
-        return None
-    path = Path(word)
-    if path.name == records.NAME and path.is_file():
-        return path.resolve().parent
-    if (path / records.NAME).is_file():
-        return path.resolve()
-    if path.name.isdigit():
-        try:
-            path = find_root() / "runs" / word
-        except ConfigError:  # outside a workspace only paths name runs
-            return None
-        return path if (path / records.NAME).is_file() else None
-    return None
 
 
 def find_model(word: str | None) -> Path | None:
@@ -61,10 +45,15 @@ def load_config(args: argparse.Namespace) -> Loaded:
     """
     if run := find_run(args.target):
         record = records.read(run / records.NAME)
-        root = find_root(run)
+        try:
+            root = find_root(run)
+        except ConfigError:  # a record from elsewhere is replayed in the workspace that one stands in
+            root = find_root()
         use(root)
         cls = options.apply(records.replay(record, root), args.options, root)
         return Loaded(cls, record["config"], root)
+    if find_model(args.target):
+        raise ConfigError(f"{args.target} is a model, not a config", hint="`lc show` prints what it is")
     if args.target and args.target.startswith("hf:"):
         raise ModelError(
             f"{args.target}: models are not fetched from the hub", hint="download it, and name its directory instead"
@@ -125,6 +114,19 @@ def _how_to_train(loaded: Loaded) -> str:
 
 def _kind(cls: Any) -> str:
     return str(base.library_class(cls).__name__).removesuffix("Config")
+
+
+def model_directory(model: ModelConfig) -> Path:
+    """Return the directory of the model to start from. Raises ModelError when it is not there."""
+    if str(model.path).startswith("hf:"):
+        raise ModelError(
+            f"model.path {model.path}: models on the hub cannot be fetched yet",
+            hint="download it (`hf download …`) and give its directory",
+        )
+    path = Path(str(model.path))
+    if not (path / "config.json").is_file():
+        raise ModelError(f"model.path {path} is not a model directory: it has no config.json", hint=how_to_get(path))
+    return path
 
 
 def how_to_get(model: Path) -> str:

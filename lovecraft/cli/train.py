@@ -6,7 +6,6 @@ is said. Where anything differs, the next number begins. `lc train RUN` goes on 
 
 import argparse
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
@@ -16,7 +15,7 @@ from lovecraft.config import diff, record
 from lovecraft.config.load import Loaded
 from lovecraft.config.resolve import resolve, rows
 from lovecraft.config.schema import TrainConfig
-from lovecraft.errors import ModelError, RunError
+from lovecraft.errors import RunError
 from lovecraft.runs import Run, checkpoints, create, list_runs, newest, newest_same
 
 if TYPE_CHECKING:
@@ -43,17 +42,19 @@ def run(args: argparse.Namespace) -> int:
     changes = diff.changed_from_defaults(diff.entries(loaded.cls, loaded.root))
     console.say(f"{loaded.name}, where it differs from the defaults:")
     console.changes(changes, sys.stderr)
-    from lovecraft.data.build import corpus_hash
+    from lovecraft.data.sources import locate
     from lovecraft.files import content_hash
+    from lovecraft.train.control import only_one
+    from lovecraft.train.setup import check
 
-    model = model_directory(config)
+    model = target.model_directory(resolve(config.model))
     for one in list_runs(loaded.root, loaded.name):
         if one.damage:
             console.say(f"skipped: {one.damage}")
     dataset = resolve(config.dataset)
     built, tokenizer = target.build_blocks(dataset, loaded, model)
     inputs = {
-        "corpus": corpus_hash(dataset, loaded.cache),
+        "corpus": content_hash(locate(dataset.source), loaded.cache / "hashes.json"),
         "tokenizer": tokenizer.fingerprint,
         "model": content_hash(model, loaded.cache / "hashes.json"),
     }
@@ -63,38 +64,23 @@ def run(args: argparse.Namespace) -> int:
         _summary(found)
         console.out(str(found.directory))
         return 0
-    from lovecraft.train.setup import check
-
     check(config, tokenizer)  # what cannot be trained gets no run
-    chosen = _started(loaded, inputs) if found is None else _resumed(found, loaded)
-    return _train(config, chosen, built, tokenizer)
-
-
-def model_directory(config: TrainConfig) -> Path:
-    """Return the directory of the model to start from. Raises ModelError when it is not there."""
-    if str(config.model.path).startswith("hf:"):
-        raise ModelError(
-            f"model.path {config.model.path}: models on the hub cannot be fetched yet",
-            hint="download it (`hf download …`) and give its directory",
-        )
-    path = Path(str(config.model.path))
-    if not (path / "config.json").is_file():
-        raise ModelError(
-            f"model.path {path} is not a model directory: it has no config.json",
-            hint=target.how_to_get(path),
-        )
-    return path
+    if found is None:
+        return _train(config, _started(args, loaded, inputs), built, tokenizer)
+    with only_one(found.directory):  # to the end: the record, too, is written only by the process that trains the run
+        _resume(found, loaded)
+        return _train(config, found, built, tokenizer)
 
 
 def _same(args: argparse.Namespace, loaded: Loaded, inputs: dict[str, str]) -> Run | None:
     """Return the run to go on with: that of the same options and inputs, if its steps were to be saved."""
-    from lovecraft.train.control import DIVERGED, only_one
+    from lovecraft.train.control import DIVERGED
 
     wanted = record.fingerprint(loaded.cls, loaded.root)
-    named = target.find_run(args.target)
+    named = _named(args, loaded)
     found = newest_same(loaded.root, loaded.name, wanted, inputs)
-    if named is not None and record.fingerprint(record.replay(Run(named).record, loaded.root), loaded.root) == wanted:
-        found = Run(named)
+    if named is not None and record.fingerprint(record.replay(named.record, loaded.root), loaded.root) == wanted:
+        found = named
         if changed := [what for what, content in found.record["inputs"].items() if inputs[what] != content]:
             raise RunError(
                 f"{found.name} was trained on another {' and another '.join(changed)}",
@@ -107,20 +93,24 @@ def _same(args: argparse.Namespace, loaded: Loaded, inputs: dict[str, str]) -> R
             f"{found.name} stopped because its loss was not finite, and would again",
             hint="change an option, such as --optimizer.lr, or give --new",
         )
-    if _saves_nothing(found):
-        return None
-    with only_one(found.directory):  # raises if another process trains it
-        return found
+    return None if _saves_nothing(found) else found
+
+
+def _named(args: argparse.Namespace, loaded: Loaded) -> Run | None:
+    """Return the run of this workspace that the command line names; a record that lies elsewhere is none."""
+    named = target.find_run(args.target)
+    return Run(named) if named is not None and named.is_relative_to(loaded.root / "runs") else None
 
 
 def _saves_nothing(found: Run) -> bool:
     return any(entry.path == "save" and entry.value is None for entry in record.options_of(found.record))
 
 
-def _started(loaded: Loaded, inputs: dict[str, str]) -> Run:
-    """Make the next run, and say what differs from the one before."""
-    last = newest(loaded.root, loaded.name)
-    chosen = create(loaded.root, loaded.name, record.make(loaded.cls, loaded.name, loaded.root, inputs))
+def _started(args: argparse.Namespace, loaded: Loaded, inputs: dict[str, str]) -> Run:
+    """Make the next run, and say what differs from the one that is named, or else from the one before."""
+    last = _named(args, loaded) or newest(loaded.root, loaded.name)
+    written = record.make(loaded.cls, loaded.name, loaded.root, inputs, args.argv)
+    chosen = create(loaded.root, loaded.name, written)
     console.say(f"\nrun {chosen.name}")
     if last is not None:
         before, now = last.record, chosen.record
@@ -134,7 +124,7 @@ def _started(loaded: Loaded, inputs: dict[str, str]) -> Run:
     return chosen
 
 
-def _resumed(found: Run, loaded: Loaded) -> Run:
+def _resume(found: Run, loaded: Loaded) -> None:
     """Say where a run goes on, and write into its record what this command changes without changing the result."""
     from lovecraft.train import metrics
 
@@ -153,7 +143,6 @@ def _resumed(found: Run, loaded: Loaded) -> Run:
         console.changes(changes, sys.stderr)
         written = {"at": record.now(), "step": step, "options": [attrs.asdict(change) for change in changes]}
         record.write(found.directory / record.NAME, {**content, "changes": [*content["changes"], written]})
-    return found
 
 
 def _train(config: TrainConfig, chosen: Run, built: "Built", tokenizer: "Tokenizer") -> int:
@@ -189,7 +178,9 @@ def _summary(found: Run) -> None:
     measured = [row for row in metrics.read(found.directory) if "split" in row]
     if measured:
         before, after = measured[0], measured[-1]
-        console.say(f"{after['split']} loss {before['loss']:.4f} → {after['loss']:.4f} after {after['step']} steps")
+        same = (before["split"], before["tokens"]) == (after["split"], after["tokens"])  # a resume may change them
+        first = f"{before['loss']:.4f} → " if same else ""
+        console.say(f"{after['split']} loss {first}{after['loss']:.4f} after {after['step']} steps")
     if _saves_nothing(found):
         console.say("nothing saved")
         return

@@ -1,50 +1,47 @@
 """A resolved config as one flat Python module: every value written out, nothing inherited from other projects.
 
 Options that users declare themselves are read by their own derived values only, which are resolved here, and left out.
+The comment that gives the reason for a value stays beside it.
 """
 
-import json
+import importlib
 from pathlib import Path
 from typing import Any
 
 from lovecraft.config import base, schema
-from lovecraft.config.resolve import Row, rows
+from lovecraft.config.load import KINDS
+from lovecraft.config.resolve import Row, all_rows
+
+WIDTH = 120
+INDENT = "    "
 
 
 def module(cls: Any, name: str, root: Path) -> str:
-    """Return the source of a module whose last class resolves to the same values as `cls`."""
-    found = [row for row in rows(cls) if not row.own]
-    sections: dict[str, Any] = {}
-    bodies: dict[str, list[str]] = {}
-    _collect(cls, "", sections, bodies, {row.path: row for row in found}, root)
-    classes = [_class(path, kind, bodies[path]) for path, kind in reversed(sections.items())]
-    kinds = sorted({base.library_class(kind).__name__ for kind in sections.values()})
+    """Return the source of a module whose config resolves to the same values as `cls`."""
+    found = {row.path: row for row in all_rows(cls) if not row.own}
+    top = getattr(importlib.import_module("workspace"), "ROOT", None)
+    bodies: dict[str, list[str]] = {"": []}
+    kinds = {"": base.library_class(cls).__name__}
+    for path, row in found.items():
+        section, _, option = path.rpartition(".")
+        if row.option.section is not None and row.value is not None:
+            bodies[path], kinds[path] = [], row.value
+            bodies[section].append(_line(option, _class_name(path), row))
+        else:
+            bodies[section].append(_line(option, _literal(row.value, top, len(option) + 3), row))
+    names = {path: _class_name(path) if path else _root_name(cls) for path in bodies}
+    classes = [f"class {names[path]}({kinds[path]}):\n" + "\n".join(bodies[path]) for path in reversed(bodies)]
     text = "\n\n\n".join(classes)
     imports = ["from pathlib import Path\n"] if "Path(" in text else []
-    imports.append(f"from lovecraft import {', '.join(kinds)}")
-    imports += ["from workspace import ROOT"] if "ROOT /" in text else []
+    imported = sorted({*kinds.values()}, key=lambda kind: (not kind.isupper(), kind))
+    imports.append(f"from lovecraft import {', '.join(imported)}")
+    imports += ["from workspace import ROOT"] if " = ROOT" in text else []
     return f'"""{name}, every value written out."""\n\n' + "\n".join(imports) + f"\n\n\n{text}\n"
 
 
-def _collect(
-    cls: Any, path: str, sections: dict[str, Any], bodies: dict[str, list[str]], found: dict[str, Row], root: Path
-) -> None:
-    """Fill in the class of every section by its path, outer before inner, and the lines of its body."""
-    sections[path] = cls
-    lines = bodies[path] = []
-    for name, option in cls.__options__.items():
-        inner = f"{path}.{name}" if path else name
-        section = next((raw for raw, _ in base.history(cls, name)), None) if option.section else None
-        if section is not None:
-            lines.append(f"{name} = {_class_name(inner)}")
-            _collect(section if isinstance(section, type) else type(section), inner, sections, bodies, found, root)
-        elif inner in found:
-            lines.append(f"{name} = {_literal(found[inner].value, root)}")
-
-
-def _class(path: str, kind: Any, body: list[str]) -> str:
-    head = f"class {_class_name(path) if path else base.named(kind).__name__}({base.library_class(kind).__name__}):"
-    return "\n".join([head, *(f"    {line}" for line in body or ["pass"])])
+def _root_name(cls: Any) -> str:
+    """Return the name by which `lc` takes a config of its kind for the module's."""
+    return next((name for name, kind in KINDS.items() if issubclass(cls, kind)), base.named(cls).__name__)
 
 
 def _class_name(path: str) -> str:
@@ -53,16 +50,36 @@ def _class_name(path: str) -> str:
     return f"{name}Options" if hasattr(schema, name) else name
 
 
-def _literal(value: Any, root: Path) -> str:
+def _line(name: str, value: str, row: Row) -> str:
+    """Return the assignment; its comment stands above it where the line would be too long with it."""
+    line = f"{INDENT}{name} = {value}"
+    if not row.comment:
+        return line
+    if len(line) + len(row.comment) + 4 <= WIDTH and "\n" not in line:
+        return f"{line}  # {row.comment}"
+    return f"{INDENT}# {row.comment}\n{line}"
+
+
+def _literal(value: Any, top: Any, before: int = 0, depth: int = 1) -> str:
+    """Write a value as Python; a tuple that would be too long behind `before` columns takes a line for each item."""
     if isinstance(value, Path):
-        inside = value.is_relative_to(root) and "ROOT" in (root / "workspace.py").read_text(encoding="utf-8")
-        return (
-            f"ROOT / {_literal(value.relative_to(root).as_posix(), root)}"
-            if inside
-            else f"Path({_literal(str(value), root)})"
-        )
+        if not (isinstance(top, Path) and value.is_relative_to(top)):
+            return f"Path({_text(str(value))})"
+        return f"ROOT / {_text(value.relative_to(top).as_posix())}" if value != top else "ROOT"
     if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False)
-    if isinstance(value, tuple):
-        return "(" + ", ".join(_literal(item, root) for item in value) + ("," if len(value) == 1 else "") + ")"
-    return repr(value)
+        return _text(value)
+    if not isinstance(value, tuple):
+        return repr(value)
+    line = "(" + ", ".join(_literal(item, top) for item in value) + ("," if len(value) == 1 else "") + ")"
+    if not value or len(INDENT) * depth + before + len(line) <= WIDTH:
+        return line
+    items = [f"{INDENT * (depth + 1)}{_literal(item, top, 1, depth + 1)},\n" for item in value]
+    return "(\n" + "".join(items) + f"{INDENT * depth})"
+
+
+def _text(value: str) -> str:
+    """Write a string in double quotes, or in single ones where that saves backslashes, as formatters do."""
+    body = repr('"' + value)[2:-1]  # for the sake of that quote it is in single ones
+    if value.count('"') > value.count("'"):
+        return f"'{body}'"
+    return '"' + body.replace("\\'", "'").replace('"', '\\"') + '"'

@@ -9,7 +9,8 @@
 """
 
 import json
-import sys
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,25 @@ import attrs
 
 from lovecraft.config import base, schema, values
 from lovecraft.config.base import Origin
-from lovecraft.config.diff import Entry, entries
+from lovecraft.config.diff import Change, Entry, entries
+from lovecraft.config.load import find_root
 from lovecraft.config.override import override
 from lovecraft.config.resolve import choices, fingerprint_values, rows
 from lovecraft.errors import ConfigError
 
 FORMAT = 1
 NAME = "record.json"
+_FIELDS = {
+    "format": int,
+    "config": str,
+    "class": str,
+    "fingerprint": str,
+    "options": list,
+    "own": list,
+    "inputs": dict,
+    "created": str,
+    "changes": list,
+}
 _VERSIONED = ("lovecraft-lc", "torch", "transformers", "tokenizers", "datasets", "safetensors", "numpy")
 
 
@@ -38,8 +51,8 @@ def fingerprint(cls: Any, root: Path | None) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def make(cls: Any, name: str, root: Path, inputs: dict[str, str]) -> dict[str, Any]:
-    """Return the record of a config whose inputs have the given content hashes."""
+def make(cls: Any, name: str, root: Path, inputs: dict[str, str], argv: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the record of a config whose inputs have the given content hashes; `argv` are the words of the command."""
     return {
         "format": FORMAT,
         "config": name,
@@ -50,10 +63,28 @@ def make(cls: Any, name: str, root: Path, inputs: dict[str, str]) -> dict[str, A
         "inputs": inputs,
         "versions": _versions(),
         "git": _git(root),
-        "argv": sys.argv[1:],
+        "argv": list(argv),
         "created": now(),
         "changes": [],
     }
+
+
+def find_run(word: str | None) -> Path | None:
+    """Return the run directory that `word` names, by path or as `project/config/NNN`; None if it names none."""
+    if not word:
+        return None
+    path = Path(word)
+    if path.name == NAME and path.is_file():
+        return path.resolve().parent
+    if (path / NAME).is_file():
+        return path.resolve()
+    if path.name.isdigit():
+        try:
+            path = find_root() / "runs" / word
+        except ConfigError:  # outside a workspace only paths name runs
+            return None
+        return path if (path / NAME).is_file() else None
+    return None
 
 
 def now() -> str:
@@ -80,12 +111,14 @@ def read(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: not a record: it is no JSON object")
     if record.get("format", FORMAT) != FORMAT:
         raise ConfigError(f"{path}: format {record['format']}, but this lovecraft reads {FORMAT}")
-    names = ("format", "config", "class", "fingerprint", "options", "own", "inputs", "created", "changes")
-    if missing := [name for name in names if name not in record]:
-        raise ConfigError(f"{path}: not a record: it has no {missing[0]!r}")
+    if missing := [name for name, kind in _FIELDS.items() if not isinstance(record.get(name), kind)]:
+        raise ConfigError(f"{path}: not a record: it has no {missing[0]!r}, or a damaged one")
+    if not re.fullmatch(r"\w+(/\w+)*", record["config"]):  # it becomes the path of the next run
+        raise ConfigError(f"{path}: its config cannot be called {record['config']!r}")
     try:
         options_of(record)
-    except TypeError as error:
+        [Change(**option) for change in record["changes"] for option in change["options"]]
+    except (TypeError, KeyError) as error:
         raise ConfigError(f"{path}: its options are damaged: {error}") from None
     return record
 
@@ -149,14 +182,18 @@ def _versions() -> dict[str, str]:
 
 
 def _git(root: Path) -> dict[str, Any] | None:
-    """Return the commit of the workspace and whether anything differs from it; None outside git."""
+    """Return the commit of the workspace, and whether it is not all there is; None outside git, or before a commit.
+
+    It is not where a tracked file has changed, or git knows nothing of workspace.py or of a file below projects/.
+    """
     import subprocess
 
     def git(*words: str) -> str:
-        done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=True)
-        return done.stdout.strip()
+        command = ["git", "--no-optional-locks", "-C", str(root), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "-uno"))}
+        changed = git("status", "--porcelain", "-uno") or git("status", "--porcelain", "--", "workspace.py", "projects")
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(changed)}
     except (OSError, subprocess.CalledProcessError):
         return None

@@ -7,6 +7,7 @@ The directory appears whole or not at all, so a build that was killed is never u
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,13 @@ from lovecraft.data.options import check_options, shared_length
 from lovecraft.data.sources import Text, locate
 from lovecraft.data.splits import read_corpus
 from lovecraft.errors import DataError
-from lovecraft.files import built_once, content_hash
+from lovecraft.files import file_hashes, locked, new_directory, remove_directory
 from lovecraft.tokenizer import Tokenizer
 
+log = logging.getLogger(__name__)
 INDEX_FILE = "index.json"
-FORMAT = 1  # raise it when the files or the rules of cutting change
+FORMAT = 2  # raise it when the files or the rules of reading and cutting change
+CORPUS = "corpus/"  # begins the input that is the content of one file of the source
 BATCH_CHARACTERS = 4_000_000  # texts are handed to the tokenizer in batches of about this size
 # What makes other blocks; the order of drawing and the paths of the source and the tokenizer do not.
 MATTERS = (
@@ -69,41 +72,43 @@ def build(dataset: DatasetConfig, tokenizer: Tokenizer, cache: Path) -> Built:
     Raises ConfigError for options that contradict each other, DataError for a corpus that cannot be read, a tokenizer
     without a token that the options ask for, or a cache that cannot be written.
     """
-    check_options(dataset)
-    _check_special(dataset, tokenizer)
-    corpus = corpus_hash(dataset, cache)
-    inputs = build_inputs(dataset, tokenizer, corpus)
+    check(dataset, tokenizer)
+    inputs = build_inputs(dataset, tokenizer, cache)
     final = cache / "blocks" / cache_key(inputs)
+    if found := find(final):
+        return found
     try:
-        with built_once(final) as directory:
-            if directory is not None:
+        with locked(final, "token blocks"):
+            if found := find(final):  # by the process that was waited for
+                return found
+            if final.exists():
+                log.warning("the token blocks in %s are damaged: they are built again", final)
+                remove_directory(final)
+            with new_directory(final) as directory:
                 _write(directory, dataset, tokenizer, inputs)
-                if corpus_hash(dataset, cache) != corpus:
+                if build_inputs(dataset, tokenizer, cache) != inputs:
                     raise DataError(f"{dataset.source} changed while it was read", hint="run the command again")
     except OSError as error:
-        raise DataError(f"the token blocks cannot be written to {final}: {error.strerror}") from error
+        raise DataError(f"the token blocks cannot be written to {final}: {error.strerror or error}") from error
     return _open(final)
 
 
-def corpus_hash(dataset: DatasetConfig, cache: Path) -> str:
-    """Return the content hash of the source, remembered below `cache`; raise DataError where it cannot be read."""
+def build_inputs(dataset: DatasetConfig, tokenizer: Tokenizer, cache: Path) -> dict[str, Any]:
+    """Return all that the blocks are made from, in JSON's types: options, content hashes, the version of the blocks.
+
+    Hashes of the source's files are remembered below `cache`. Raises DataError where one cannot be read.
+    """
     source = locate(dataset.source)
     try:
-        return content_hash(source, cache / "hashes.json")
+        files = file_hashes(source, cache / "hashes.json")
     except OSError as error:
         raise DataError(f"the content of {source} cannot be hashed: {error}") from error
-
-
-def build_inputs(dataset: DatasetConfig, tokenizer: Tokenizer, corpus: str) -> dict[str, Any]:
-    """Return all that the blocks are made from, in JSON's types."""
-    source = locate(dataset.source)
     inputs = {
         "version": FORMAT,
-        "corpus": corpus,
-        "file": source.name if source.is_file() else "",  # its documents are called by it
+        **{f"{CORPUS}{name}": digest for name, digest in files.items()},
         "tokenizer": tokenizer.fingerprint,
         "add_bos": _adds_bos(dataset, tokenizer),
-        "shared": shared_length(dataset),
+        "stride": shared_length(dataset),
         **{name: getattr(dataset, name) for name in MATTERS},
     }
     return dict(json.loads(json.dumps(inputs)))
@@ -114,15 +119,26 @@ def cache_key(inputs: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def closest_build(inputs: dict[str, Any], cache: Path) -> dict[str, Any] | None:
-    """Return the inputs of the built blocks below `cache` that differ least from `inputs`; None if there are none."""
-    found: list[dict[str, Any]] = []
-    for file in (cache / "blocks").glob(f"*/{INDEX_FILE}"):
+def closest_inputs(inputs: dict[str, Any], cache: Path) -> dict[str, Any] | None:
+    """Return the inputs of the blocks below `cache` that differ least from `inputs`, the newest of several.
+
+    None where no blocks were built of any file of the corpus.
+    """
+    corpus = {name for name in inputs if name.startswith(CORPUS)}
+    found: list[tuple[int, int, dict[str, Any]]] = []
+    for file in (cache / "blocks").glob(f"[!.]*/{INDEX_FILE}"):
         try:
-            found.append(json.loads(file.read_text(encoding="utf-8"))["inputs"])
-        except (OSError, ValueError):  # being removed, or damaged: nothing to compare with
+            other, age = json.loads(file.read_text(encoding="utf-8"))["inputs"], -file.stat().st_mtime_ns
+        except (OSError, ValueError, KeyError, TypeError):  # being removed, or damaged: nothing to compare with
             continue
-    return min(found, key=lambda other: sum(other.get(k) != v for k, v in inputs.items()), default=None)
+        if corpus & other.keys():
+            found.append((len(differing(other, inputs)), age, other))
+    return min(found, key=lambda one: one[:2])[2] if found else None
+
+
+def differing(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Return the names of the inputs that differ."""
+    return [name for name in now | before if before.get(name) != now.get(name)]
 
 
 def tokenize(texts: Sequence[Text], dataset: DatasetConfig, tokenizer: Tokenizer) -> tuple[np.ndarray, list[Document]]:
@@ -164,7 +180,9 @@ def _adds_bos(dataset: DatasetConfig, tokenizer: Tokenizer) -> bool:
     return tokenizer.adds_bos if dataset.add_bos is None else dataset.add_bos
 
 
-def _check_special(dataset: DatasetConfig, tokenizer: Tokenizer) -> None:
+def check(dataset: DatasetConfig, tokenizer: Tokenizer) -> None:
+    """Raise ConfigError for options that contradict each other, DataError for a tokenizer that lacks a token."""
+    check_options(dataset)
     if _adds_bos(dataset, tokenizer) and tokenizer.bos_id is None:
         raise DataError("add_bos is set, but the tokenizer has no BOS token", hint="set add_bos = False")
     if dataset.add_eos and tokenizer.eos_id is None:
@@ -196,20 +214,28 @@ def _write(directory: Path, dataset: DatasetConfig, tokenizer: Tokenizer, inputs
     (directory / INDEX_FILE).write_text(json.dumps(index), encoding="utf-8")
 
 
-def _open(directory: Path) -> Built:
+def find(directory: Path) -> Built | None:
+    """Open the blocks in a directory of the cache; None where there are none, or damaged ones."""
     try:
-        index = json.loads((directory / INDEX_FILE).read_text(encoding="utf-8"))
-        splits = {
-            split: Blocks(
-                tokens=np.load(directory / f"{split}.tokens.npy", mmap_mode="r"),
-                table=np.load(directory / f"{split}.table.npy", mmap_mode="r"),
-                documents=[Document(*row) for row in rows],
-                shared=index["shared"],
-            )
-            for split, rows in index["documents"].items()
-        }
-    except (OSError, ValueError) as error:
-        raise DataError(f"the token blocks in {directory} are damaged: {error}", hint="delete that directory") from None
+        return _open(directory)
+    except (OSError, EOFError, ValueError, TypeError, KeyError, AttributeError, AssertionError):  # half a file
+        return None
+
+
+def _open(directory: Path) -> Built:
+    index = json.loads((directory / INDEX_FILE).read_text(encoding="utf-8"))
     report = index["report"]
     counts = {split: Counts(**row) for split, row in report["splits"].items()}
+    splits = {
+        split: Blocks(
+            tokens=np.load(directory / f"{split}.tokens.npy", mmap_mode="r"),
+            table=np.load(directory / f"{split}.table.npy", mmap_mode="r"),
+            documents=[Document(*row) for row in rows],
+            shared=index["shared"],
+        )
+        for split, rows in index["documents"].items()
+    }
+    for split, blocks in splits.items():
+        if len(blocks) != counts[split].blocks or len(blocks.tokens) != sum(d.tokens for d in blocks.documents):
+            raise ValueError(f"{split} has not the length that index.json says")
     return Built(splits, directory, Report(counts, report["notes"], report["troubles"]))

@@ -60,7 +60,7 @@ def controlled(directory: Path, max_minutes: float | None) -> Iterator[Control]:
 @contextlib.contextmanager
 def only_one(directory: Path) -> Iterator[None]:
     """Hold the run's lock, which the system frees however the process ends. Raises RunError when it cannot be had."""
-    lock = FileLock(directory / LOCK)
+    lock = FileLock(directory / LOCK, is_singleton=True)  # who holds it may take it again
     try:
         lock.acquire(timeout=0.5)  # `is_running` holds it for a moment
     except Timeout:

@@ -155,11 +155,12 @@ def _evaluate(t: Training, metrics: Metrics, display: Display) -> bool:
     display.say(f"step {step}: {config.split} loss {found.loss:.4f}, perplexity {found.perplexity:.2f}")
     for prompt in config.prompts:
         display.say(f"  {prompt}{continuation(t.model, t.tokenizer, prompt, SAMPLED_TOKENS)}")
-    best = t.progress.best_loss
+    measured = f"{config.split}, {found.tokens} tokens"
+    best = t.progress.best_loss if t.progress.best_of == measured else None
     improved = step > 0 and (best is None or found.loss < best)
     t.progress = attrs.evolve(t.progress, loss=found.loss)
     if improved:
-        t.progress = attrs.evolve(t.progress, best_step=step, best_loss=found.loss)
+        t.progress = attrs.evolve(t.progress, best_step=step, best_loss=found.loss, best_of=measured)
     return improved
 
 

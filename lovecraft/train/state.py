@@ -45,6 +45,9 @@ class Progress:
 
     best_step: int | None = None
     best_loss: float | None = None
+    best_of: str = ""
+    """What the best loss was measured on; one of something else cannot be compared with it."""
+
     exactness: Mapping[str, str] = attrs.field(factory=dict)
     """What the bits depend on besides the record: torch, threads, device, memory options."""
 

@@ -1,13 +1,18 @@
 """`lc train`: which run it takes, what it says, how it ends."""
 
 import json
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
+from filelock import FileLock
 
+from lovecraft.config import record
+from lovecraft.files import write_manifest
 from lovecraft.runs import Run
 from lovecraft.train import control, loop, state
 from lovecraft.train.metrics import read
@@ -114,16 +119,84 @@ def test_an_interrupted_run_is_resumed_by_the_same_command(
 def test_a_run_is_resumed_by_its_name_and_by_its_record(
     lc: Lc, workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("tiny/default/001", run_of(workspace).directory / "record.json"):
+    for number, name in (("001", "tiny/default/001"), ("002", run_of(workspace, "002").directory / "record.json")):
         with monkeypatch.context() as patch:
-            after(patch, 2, lambda: control.request(run_of(workspace).directory, "stop"))
-            stopped = lc("train", "tiny") if name == "tiny/default/001" else lc("train", "tiny", "--new")
-        if name != "tiny/default/001":
-            break
-        assert stopped.code == 130
-        assert lc("train", name).code == 0
-        assert run_of(workspace).status["status"] == "finished"
-    assert "is finished" in lc("train", run_of(workspace).directory / "record.json").err
+            after(patch, 2, lambda: signal.raise_signal(signal.SIGTERM))
+            assert lc("train", "tiny", "--new").code == 143
+        done = lc("train", name)
+        assert done.code == 0
+        assert f"resuming tiny/default/{number} at step 2 of 4" in done.err
+        assert run_of(workspace, number).status["status"] == "finished"
+        assert f"tiny/default/{number} is finished" in lc("train", name).err
+    assert not run_of(workspace, "003").directory.exists()
+
+
+def test_a_record_with_an_option_on_top_starts_a_new_run_and_says_what_differs_from_its_own(
+    lc: Lc, workspace: Path
+) -> None:
+    lc("train", "tiny")
+    lc("train", "tiny", "--seed", "7")
+    done = lc("train", run_of(workspace).directory / "record.json", "--max-steps", "2")
+    assert "run tiny/default/003" in done.err
+    said = " ".join(done.err.split("compared with tiny/default/001:")[1].split("step 0")[0].split())
+    assert said == "option value was origin max_steps 2 4 --max-steps 2"
+    assert "tiny/default/003 is finished" in lc("train", "tiny/default/001", "--max-steps", "2").err
+
+
+def test_a_record_from_elsewhere_starts_a_run_of_this_workspace(
+    lc: Lc, workspace: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    lc("train", "tiny")
+    elsewhere = tmp_path_factory.mktemp("mail")
+    shutil.move(run_of(workspace).directory / "record.json", elsewhere / "record.json")
+    shutil.rmtree(workspace / "runs")
+    shutil.rmtree(workspace / "projects")  # the record is enough
+    for place in (elsewhere, workspace):
+        if place == workspace:
+            shutil.move(elsewhere / "record.json", workspace / "record.json")
+        done = lc("train", place / "record.json", "--new")
+        assert done.code == 0, done.err
+    assert sorted(p.name for p in run_of(workspace).directory.parent.iterdir()) == ["001", "002"]
+    assert not [*elsewhere.iterdir()]
+
+
+def test_an_option_that_a_newer_lovecraft_has_is_named(lc: Lc, workspace: Path) -> None:
+    lc("train", "tiny")
+    content = run_of(workspace).record
+    content["options"].append({"path": "dropout", "value": 0.1, "type": "float", "origin": "x.py:3"})
+    record.write(run_of(workspace).directory / "record.json", content)
+    refused = lc("train", "tiny/default/001")
+    assert (refused.code, refused.out) == (2, "")
+    assert "'dropout', which this lovecraft does not have" in refused.err
+    assert "dropout" in lc("show", "tiny/default/001").out
+    assert "dropout" in lc("diff", "tiny", "tiny/default/001").out
+
+
+def test_the_words_of_the_command_are_recorded_whoever_calls_it(lc: Lc, workspace: Path) -> None:
+    lc("train", "tiny", "--max-steps", "1")
+    assert run_of(workspace).record["argv"] == ["train", "tiny", "--max-steps", "1"]
+
+
+def test_what_was_measured_on_other_text_is_not_compared(
+    lc: Lc, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        after(patch, 2, lambda: control.request(run_of(workspace).directory, "stop"))
+        lc("train", "tiny", "--eval.every", "1")
+    checkpoint = state.checkpoint_directory(run_of(workspace))
+    assert checkpoint is not None
+    before = state.read_progress(checkpoint)
+    assert before.best_loss is not None
+    lowest = attrs.evolve(before, best_loss=0.0)
+    (checkpoint / "trainer" / "state.json").write_text(json.dumps(attrs.asdict(lowest)))
+    write_manifest(checkpoint)
+
+    done = lc("train", "tiny", "--eval.every", "1", "--eval.max-blocks", "1")
+
+    assert "→" not in done.err.split("\n\n")[-1], "the first and the last loss are of other texts"
+    last = state.checkpoint_directory(run_of(workspace))
+    assert last is not None
+    assert state.read_progress(last).best_step in (3, 4), "a loss of other text is not the one to beat"
 
 
 def test_a_run_from_before_an_option_was_there_is_resumed_by_its_name(
@@ -190,17 +263,22 @@ def test_a_run_that_another_process_trains_is_left_alone(
     with monkeypatch.context() as patch:
         after(patch, 2, lambda: control.request(run_of(workspace).directory, "stop"))
         lc("train", "tiny")
-    with control.only_one(run_of(workspace).directory):
+    with FileLock(run_of(workspace).directory / control.LOCK):
         run_of(workspace).say(status="running", pid=4242)
-        done = lc("train", "tiny")
+        done = lc("train", "tiny", "--save.every", "1")
+    assert run_of(workspace).record["changes"] == []
     assert done.code == 2
     assert "tiny/default/001 is being trained by process 4242" in done.err
     assert "`lc stop tiny/default/001`" in done.err
     assert "resuming" not in done.err
 
 
-def test_a_run_that_cannot_be_locked_is_refused_and_listed_as_it_said(lc: Lc, workspace: Path) -> None:
-    lc("train", "tiny")
+def test_a_run_that_cannot_be_locked_is_refused_and_listed_as_it_said(
+    lc: Lc, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        after(patch, 2, lambda: control.request(run_of(workspace).directory, "stop"))
+        lc("train", "tiny")
     run = run_of(workspace)
     (run.directory / control.LOCK).unlink()
     (run.directory / control.LOCK).mkdir()  # cannot be opened, as one that belongs to another user

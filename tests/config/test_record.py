@@ -157,8 +157,8 @@ def test_a_record_moves_with_its_workspace(workspace: Path) -> None:
         ({"path": "optimizer", "value": "os.system"}, "the record's optimizer is the unknown class 'os.system'"),
         ({"path": "optimizer", "value": "Cosine"}, "the record's optimizer is the unknown class 'Cosine'"),
         ({"path": "sead", "value": 1}, "the record has the option 'sead', which this lovecraft does not have"),
-        ({"path": "seed", "value": "1"}, "written there: seed: expected int, got str '1'"),
-        ({"path": "seed", "value": 1.0}, "written there: seed: expected int, got float 1.0"),
+        ({"path": "seed", "value": "1"}, "written there: seed: expected int, got str '1'; write 1"),
+        ({"path": "seed", "value": 1.0}, "written there: seed: expected int, got float 1.0; write 1"),
         ({"path": "max_steps", "value": 0}, "written there: max_steps: must be more than 0, got 0"),
     ],
 )
@@ -332,7 +332,7 @@ def test_a_file_that_is_no_record_is_refused(tmp_path: Path, text: str, message:
     assert error.value.message.startswith(f"{path}: {message}")
 
 
-@pytest.mark.parametrize("options", [[{}], [{"path": "seed", "value": 1, "type": "", "origin": "", "more": 1}], [3], 3])
+@pytest.mark.parametrize("options", [[{}], [{"path": "seed", "value": 1, "type": "", "origin": "", "more": 1}], [3]])
 def test_a_record_with_damaged_options_is_refused(tiny: Any, workspace: Path, options: Any) -> None:
     path = workspace / "record.json"
     record.write(path, {**record.make(tiny, "tiny/default", workspace, IGNORED), "options": options})

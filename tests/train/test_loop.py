@@ -8,6 +8,7 @@ from pathlib import Path
 import attrs
 import pytest
 import torch
+from filelock import FileLock
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -17,7 +18,7 @@ from lovecraft.errors import ConfigError, RunError, TrainingFailed
 from lovecraft.runs import Run
 from lovecraft.tokenizer import load_tokenizer
 from lovecraft.train import evaluate, loop, optim, state
-from lovecraft.train.control import only_one
+from lovecraft.train.control import LOCK
 from lovecraft.train.schedule import multiplier
 from tests.train.bench import Bench, rows
 
@@ -248,7 +249,7 @@ def test_max_context_lets_a_model_learn_a_longer_one(bench: Bench) -> None:
 def test_a_second_process_on_a_run_is_refused_with_the_pid_of_the_first(bench: Bench) -> None:
     run = bench.run()
     run.say(status="running", pid=4242)
-    with only_one(run.directory), pytest.raises(RunError, match="by process 4242"):
+    with FileLock(run.directory / LOCK), pytest.raises(RunError, match="by process 4242"):
         bench.train(bench.config(), run)
 
 
