@@ -12,6 +12,16 @@ from lovecraft.config.values import Location, fraction, ge, gt, le, quiet
 # --- data -----------------------------------------------------------------------------------------
 
 
+class BPE(Config):
+    """How to train a byte-level BPE tokenizer."""
+
+    vocab_size: Annotated[int, ge(258)] = 4096
+    """Tokens at most: the 256 bytes, BOS, EOS, and what merges make."""
+
+    min_frequency: Annotated[int, ge(1)] = 2
+    """Times that two neighbours must occur to become one token."""
+
+
 class DatasetConfig(Config):
     """Which texts to read, which to hold out, and how to cut them into blocks of tokens."""
 
@@ -27,6 +37,15 @@ class DatasetConfig(Config):
     text_field: str = "text"
     """The field that holds the text, in jsonl, csv and parquet."""
 
+    messages_field: str | None = None
+    """Field that holds a conversation's messages; only what the assistant says is supervised."""
+
+    prompt_field: str | None = None
+    """Field that holds a prompt, to which `response_field` is the reply."""
+
+    response_field: str | None = None
+    """Field that holds the reply, which alone is supervised."""
+
     train: tuple[str, ...] = ("*.txt",)
     """Patterns of the files to train on; what validation or test match is left out."""
 
@@ -41,6 +60,9 @@ class DatasetConfig(Config):
 
     tokenizer: Location | None = None
     """A tokenizer's directory; none takes the model's."""
+
+    bpe: type[BPE] | None = None
+    """Train a byte-level BPE on the train texts instead."""
 
     block_size: Annotated[int, gt(1)] = 512
     """Tokens in one block."""

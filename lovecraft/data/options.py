@@ -24,8 +24,23 @@ def check_options(dataset: DatasetConfig) -> None:
             "validation and validation_fraction are both set",
             hint="name the held-out files or give their share, not both",
         )
+    if dataset.bpe is not None and dataset.tokenizer is not None:
+        raise ConfigError("tokenizer and bpe are both set", hint="name a tokenizer or train one, not both")
     if not (dataset.train or dataset.validation or dataset.test):
         raise ConfigError("train, validation and test are all empty", hint='set train = ("*.txt",)')
+    _check_fields(dataset)
+
+
+def _check_fields(dataset: DatasetConfig) -> None:
+    pair = (dataset.prompt_field, dataset.response_field)
+    if pair.count(None) == 1:
+        raise ConfigError("prompt_field and response_field need each other", hint="set both; a text is text_field")
+    if dataset.messages_field is not None and None not in pair:
+        hint = "a row is a conversation or a pair: set only the one or the other"
+        raise ConfigError("messages_field and prompt_field are both set", hint=hint)
+    if (dataset.messages_field, *pair).count(None) < 3 and dataset.sample_by != "document":
+        hint = 'a conversation stays whole: set sample_by = "document"'
+        raise ConfigError(f"sample_by is {dataset.sample_by}, but rows are conversations or pairs", hint=hint)
 
 
 def shared_length(dataset: DatasetConfig) -> int:

@@ -1,0 +1,112 @@
+"""A byte-level BPE tokenizer trained on a dataset's train texts, once, and kept.
+
+CACHE/tokenizers/KEY/  tokenizer.json  tokenizer_config.json  inputs.json
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+from tokenizers import decoders, models, processors, trainers
+from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
+
+from lovecraft.config.schema import DatasetConfig
+from lovecraft.data.options import check_options
+from lovecraft.data.sources import locate
+from lovecraft.data.splits import read_corpus
+from lovecraft.errors import DataError
+from lovecraft.files import content_hash, locked, new_directory
+
+BOS, EOS = "<|begin_of_text|>", "<|end_of_text|>"
+PART = 100_000  # characters handed to the trainer at once; a word that is cut there is one of very many
+FORMAT = 1  # raise it when other files come of the same inputs
+# Of a dataset's options, those that decide what the train texts are.
+MATTERS = (
+    *("format", "sample_by", "text_field", "messages_field", "prompt_field", "response_field"),
+    *("train", "validation", "test", "validation_fraction"),
+)
+
+
+def build_tokenizer(dataset: DatasetConfig, cache: Path) -> Path:
+    """Return the directory of the tokenizer that `dataset.bpe` describes, trained now if it is not there yet.
+
+    Raises DataError for a corpus that cannot be read or has no train texts, or a cache that cannot be written.
+    """
+    check_options(dataset)
+    if not dataset.train:
+        raise DataError("there are no train texts to train a tokenizer on", hint='set train = ("*.txt",)')
+    inputs = tokenizer_inputs(dataset, cache)
+    final = tokenizer_directory(inputs, cache)
+    try:
+        if not final.exists():
+            with locked(final, "tokenizer"):
+                if not final.exists():  # the process that was waited for may have made it
+                    with new_directory(final) as directory:
+                        train_bpe(_texts(dataset), directory, inputs["vocab_size"], inputs["min_frequency"])
+                        (directory / "inputs.json").write_text(json.dumps(inputs, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"the tokenizer cannot be written to {final}: {error.strerror or error}") from error
+    return final
+
+
+def tokenizer_inputs(dataset: DatasetConfig, cache: Path) -> dict[str, Any]:
+    """Return all that the tokenizer is made from, in JSON's types. Raises DataError where the source cannot be read."""
+    source, bpe = locate(dataset.source), dataset.bpe
+    assert bpe is not None
+    try:
+        corpus = content_hash(source, cache / "hashes.json")
+    except OSError as error:
+        raise DataError(f"the content of {source} cannot be hashed: {error}") from error
+    inputs = {
+        "version": FORMAT,
+        "tokenizers": tokenizers.__version__,
+        "corpus": corpus,
+        "file": source.name if source.is_file() else "",  # the patterns are matched against it
+        **{name: getattr(dataset, name) for name in MATTERS},
+        "vocab_size": bpe.vocab_size,
+        "min_frequency": bpe.min_frequency,
+    }
+    return dict(json.loads(json.dumps(inputs)))
+
+
+def tokenizer_directory(inputs: dict[str, Any], cache: Path) -> Path:
+    """Return where the tokenizer made from `inputs` is kept."""
+    return cache / "tokenizers" / hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def train_bpe(texts: Iterable[str], directory: Path, vocab_size: int, min_frequency: int) -> None:
+    """Train a byte-level BPE and write its files: the same bytes for the same texts in the same order.
+
+    Digits stand alone, as SmolLM2 has them, and BOS is put before a text. What it encodes it decodes to the letter.
+    """
+    library = tokenizers.Tokenizer(models.BPE())
+    library.pre_tokenizer = Sequence([Digits(individual_digits=True), ByteLevel(add_prefix_space=False)])
+    library.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        min_frequency=min_frequency,
+        special_tokens=[BOS, EOS],
+        initial_alphabet=sorted(ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    library.train_from_iterator(texts, trainer)
+    library.post_processor = processors.TemplateProcessing(
+        single=f"{BOS} $A", pair=f"{BOS} $A $B", special_tokens=[(BOS, library.token_to_id(BOS))]
+    )
+    library.save(str(directory / "tokenizer.json"))
+    config = {
+        "bos_token": BOS,
+        "eos_token": EOS,
+        "clean_up_tokenization_spaces": False,
+        "tokenizer_class": "PreTrainedTokenizerFast",
+    }
+    (directory / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def _texts(dataset: DatasetConfig) -> Iterator[str]:
+    for text in read_corpus(dataset).splits.get("train", ()):
+        for start in range(0, len(text.text), PART):
+            yield text.text[start : start + PART]
