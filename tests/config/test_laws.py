@@ -219,7 +219,7 @@ def apply(changes: list[Change], cls: Any) -> Any:
             found[change.path] = attrs.evolve(next(iter(found.values())), path=change.path, value=change.b)
         else:
             del found[change.path]
-    off = tuple(f"{path}." for path, entry in found.items() if path in ("save", "eval", "log") and entry.value is None)
+    off = tuple(f"{path}." for path, entry in found.items() if entry.value is None)
     options = [attrs.asdict(entry) for path, entry in found.items() if not path.startswith(off)]
     return record.replay({"class": "TrainConfig", "own": [], "options": json.loads(json.dumps(options))}, ROOT)
 
