@@ -137,6 +137,10 @@ def test_a_run_outside_of_a_workspace_is_named_by_its_directory(tmp_path: Path) 
     assert Run(Path("/a/runs/b/runs/p/c/001")).name == "p/c/001"
 
 
+def test_a_run_of_a_project_that_is_called_runs_has_its_whole_name(workspace: Path, made: Made) -> None:
+    assert create(workspace, "runs/runs", made()).name == "runs/runs/001"
+
+
 def test_a_place_that_cannot_be_written_is_an_error(workspace: Path, made: Made) -> None:
     (workspace / "runs").write_text("a file")
     with pytest.raises(RunError, match=r"cannot make a run's directory: (Not a directory|File exists)") as error:

@@ -3,6 +3,8 @@
 import hashlib
 import json
 import pickle
+import shutil
+import subprocess
 import typing
 from collections.abc import Callable
 from pathlib import Path
@@ -13,11 +15,25 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lovecraft import SGD, WSD, Adafactor, AdamW, Constant, Cosine, Linear, ModelConfig, TrainConfig, override, resolve
-from lovecraft.config import record, values
+from lovecraft import (
+    SGD,
+    WSD,
+    Adafactor,
+    AdamW,
+    Constant,
+    Cosine,
+    DatasetConfig,
+    Linear,
+    ModelConfig,
+    ServeConfig,
+    TrainConfig,
+    override,
+    resolve,
+)
+from lovecraft.config import base, record, values
 from lovecraft.config.diff import entries
 from lovecraft.config.load import load
-from lovecraft.config.resolve import rows
+from lovecraft.config.resolve import choices, rows
 from lovecraft.errors import ConfigError
 
 IGNORED = {"corpus": "0" * 64}
@@ -39,8 +55,8 @@ def values_of(hint: Any) -> st.SearchStrategy[Any]:
         inner = values.Location if kinds == typing.get_args(values.Location) else kinds[0]
         return st.none() | values_of(typing.Annotated[inner, *marks] if marks else inner)
     leaf = {
-        int: st.integers(1, 9),
-        float: st.sampled_from([0.25, 0.5]),
+        int: st.sampled_from([*range(1, 10), 999, 4096]),
+        float: st.sampled_from([0.25, 0.5, -0.5]),
         bool: st.booleans(),
         str: st.sampled_from(["a", "//b", ""]),
     }[plain]
@@ -218,6 +234,98 @@ def test_options_with_effect_on_the_result_count(tiny: Any, workspace: Path, lou
     assert record.fingerprint(override(tiny, loud), workspace) != record.fingerprint(tiny, workspace)
 
 
+KINDS = {"Train": TrainConfig, "Dataset": DatasetConfig, "Model": ModelConfig, "Serve": ServeConfig}
+QUIET = ("save", "eval", "log", "memory", "device", "max_minutes")
+COMPLETE = {
+    "Train": {"dataset.source": Path("/w/texts"), "model.path": Path("/w/model")},
+    "Dataset": {"source": Path("/w/texts")},
+    "Model": {"path": Path("/w/model")},
+    "Serve": {},
+}
+
+
+def every_option() -> list[Any]:
+    """Return (kind, swaps, path) of every option there is: of each class that a section can be, once."""
+    found: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for kind, cls in KINDS.items():
+        whole = override(cls, COMPLETE[kind])
+        swaps: list[dict[str, Any]] = [{}]
+        for row in rows(whole):
+            if row.option.section is not None:
+                swaps += [{row.path: section} for section in choices(row.option.section).values()]
+        for swap in swaps:
+            for row in rows(override(whole, swap)):
+                found.setdefault((kind, base.library_class(row.owner).__name__, row.path), swap)
+    return [pytest.param(kind, swap, path, id=f"{owner}.{path}") for (kind, owner, path), swap in found.items()]
+
+
+@pytest.mark.parametrize(("kind", "swaps", "path"), every_option())
+@settings(max_examples=8)
+@given(st.data())
+def test_an_option_counts_unless_it_is_quiet(kind: str, swaps: dict[str, Any], path: str, data: st.DataObject) -> None:
+    root = Path("/w")
+    cls = override(override(KINDS[kind], COMPLETE[kind]), swaps)
+    (row,) = [row for row in rows(cls) if row.path == path]
+    if row.option.section is None:
+        value = data.draw(values_of(row.option.hint))
+    else:
+        value = data.draw(st.sampled_from([*choices(row.option.section).values(), *[None] * row.option.optional]))
+    named = value.__name__ if isinstance(value, type) else value
+    same = record.fingerprint(override(cls, {path: value}), root) == record.fingerprint(cls, root)
+    quiet = kind == "Train" and path.partition(".")[0] in QUIET
+    assert same == (quiet or named == row.value)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"optimizer.weight_decay": 0.0}, {"optimizer.weight_decay": -0.0}),
+        ({"epochs": 1}, {"epochs": 1.0}),
+        ({"epochs": 1000}, {"epochs": 1e3}),
+        ({"model.path": Path("/w/models/a")}, {"model.path": Path("/w/x/../models/./a/")}),
+        ({"model.path": Path("/w/models/a")}, {"model.path": "/w/models/a"}),
+        ({"model.path": Path("/models/a")}, {"model.path": "//models/a"}),  # and not below the root
+        ({"eval": None}, {"eval.every": 3}),
+    ],
+)
+def test_two_spellings_of_a_value_are_the_same_config(one: dict[str, Any], other: dict[str, Any]) -> None:
+    root = Path("/w")
+    assert record.fingerprint(override(WHOLE, one), root) == record.fingerprint(override(WHOLE, other), root)
+    for changes in (one, other):
+        again = record.replay(made(override(WHOLE, changes), root), root)
+        assert resolve(again).model.path == resolve(override(WHOLE, changes)).model.path
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"model.path": Path("/w/models/a")}, {"model.path": Path("/models/a")}),
+        ({"dataset.train": ("a", "b")}, {"dataset.train": ("b", "a")}),
+        ({"dataset.train": ("a,b",)}, {"dataset.train": ("a", "b")}),
+        ({"dataset.test": ("",)}, {"dataset.test": ()}),
+        ({"dataset.add_bos": None}, {"dataset.add_bos": False}),
+        ({"max_steps": None}, {"max_steps": 1}),
+        ({"model.path": "hf:a/b"}, {"model.path": Path("/hf:a/b")}),
+    ],
+)
+def test_two_values_are_two_configs(one: dict[str, Any], other: dict[str, Any]) -> None:
+    root = Path("/w")
+    assert record.fingerprint(override(WHOLE, one), root) != record.fingerprint(override(WHOLE, other), root)
+
+
+def test_a_config_in_another_module_of_a_moved_workspace_is_the_same_config(
+    tiny: Any, workspace: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    before = record.fingerprint(tiny, workspace)
+    elsewhere = Path(shutil.move(workspace / "projects", tmp_path_factory.mktemp("moved"))).parent
+    shutil.move(workspace / "workspace.py", elsewhere)
+    (elsewhere / "projects" / "tiny").rename(elsewhere / "projects" / "other")
+    (elsewhere / "projects" / "other" / "default.py").rename(elsewhere / "projects" / "other" / "long.py")
+    moved = load("other/long", root=elsewhere)
+    assert resolve(moved.cls).model.path == elsewhere / "models" / "tiny"
+    assert record.fingerprint(moved.cls, elsewhere) == before
+
+
 def test_a_swapped_section_counts_even_if_all_its_options_have_the_same_values(tiny: Any, workspace: Path) -> None:
     linear = override(tiny, {"schedule": Linear})
     cosine = override(tiny, {"schedule": Cosine})
@@ -300,17 +408,64 @@ def test_a_record_holds_all_that_is_needed_later(tiny: Any, workspace: Path) -> 
     assert str(workspace) not in json.dumps(written["options"])
 
 
-def test_the_commit_of_the_workspace_is_recorded(tiny: Any, workspace: Path) -> None:
-    import subprocess
-
+def git(where: Path, *words: str) -> None:
     identity = ("-c", "user.name=a", "-c", "user.email=a@b")
-    for words in (("init", "-q"), ("add", "."), (*identity, "commit", "-qm", "first")):
-        subprocess.run(["git", "-C", str(workspace), *words], check=True)
+    subprocess.run(["git", "-C", str(where), *identity, *words], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "dirty"),
+    [
+        ("workspace.py", True),  # tracked, and changed
+        ("notes.md", False),
+        ("runs/001/record.json", False),
+        ("projects/tiny/other.py", True),
+        ("projects/new/default.py", True),
+    ],
+)
+def test_the_commit_of_the_workspace_is_recorded_and_whether_it_is_all_there_is(
+    tiny: Any, workspace: Path, write: Callable[[str, str], Path], name: str, dirty: bool
+) -> None:
+    git(workspace, "init", "-q")
+    assert record.make(tiny, "tiny/default", workspace, IGNORED)["git"] is None  # there is no commit
+    git(workspace, "add", "workspace.py", "projects")
+    git(workspace, "commit", "-qm", "first")
+    shutil.rmtree(workspace / "projects" / "tiny" / "__pycache__", ignore_errors=True)
     clean = record.make(tiny, "tiny/default", workspace, IGNORED)["git"]
-    (workspace / "workspace.py").write_text("# changed\n")
-    dirty = record.make(tiny, "tiny/default", workspace, IGNORED)["git"]
     assert len(clean["commit"]) == 40
-    assert (clean["dirty"], dirty["dirty"]) == (False, True)
+    assert clean["dirty"] is False
+    write(name, "# a change\n")
+    assert record.make(tiny, "tiny/default", workspace, IGNORED)["git"] == {**clean, "dirty": dirty}
+
+
+def test_a_workspace_in_a_folder_of_a_repository_is_dirty_while_git_does_not_know_it(
+    tiny: Any, workspace: Path
+) -> None:
+    (workspace / "above").mkdir()
+    inner = workspace / "above" / "inner"
+    shutil.copytree(workspace / "projects", inner / "projects")
+    shutil.copy(workspace / "workspace.py", inner)
+    git(workspace / "above", "init", "-q")
+    git(workspace / "above", "commit", "-qm", "first", "--allow-empty")
+    assert record.make(tiny, "tiny/default", inner, IGNORED)["git"]["dirty"] is True
+    git(workspace / "above", "add", ".")
+    git(workspace / "above", "commit", "-qm", "second")
+    assert record.make(tiny, "tiny/default", inner, IGNORED)["git"]["dirty"] is False
+
+
+def test_without_git_no_commit_is_recorded(tiny: Any, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    git(workspace, "init", "-q")
+    monkeypatch.setenv("PATH", "")
+    assert record.make(tiny, "tiny/default", workspace, IGNORED)["git"] is None
+
+
+def test_nothing_of_the_environment_is_recorded(tiny: Any, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_verysecret")
+    monkeypatch.setattr("sys.argv", ["lc", "sesame"])
+    written = json.dumps(record.make(tiny, "tiny/default", workspace, IGNORED, ["train", "tiny"]))
+    assert "verysecret" not in written
+    assert "sesame" not in written
+    assert '"argv": ["train", "tiny"]' in written
 
 
 @pytest.mark.parametrize(
@@ -321,6 +476,7 @@ def test_the_commit_of_the_workspace_is_recorded(tiny: Any, workspace: Path) -> 
         ("[]", "not a record: it is no JSON object"),
         ("3", "not a record: it is no JSON object"),
         ('{"format": 1}', "not a record: it has no 'config'"),
+        ('{"format": 0}', "format 0, but this lovecraft reads 1"),
         ('{"format": 99}', "format 99, but this lovecraft reads 1"),
     ],
 )
@@ -337,6 +493,30 @@ def test_a_record_with_damaged_options_is_refused(tiny: Any, workspace: Path, op
     path = workspace / "record.json"
     record.write(path, {**record.make(tiny, "tiny/default", workspace, IGNORED), "options": options})
     with pytest.raises(ConfigError, match="its options are damaged"):
+        record.read(path)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"config": 3},
+        {"config": "../../elsewhere"},
+        {"config": "/etc/x"},
+        {"config": ""},
+        {"class": None},
+        {"fingerprint": 3},
+        {"own": "tokens"},
+        {"inputs": []},
+        {"changes": {}},
+        {"changes": [3]},
+        {"changes": [{"options": [{"path": "seed"}]}]},
+        {"created": None},
+    ],
+)
+def test_a_record_that_is_damaged_anywhere_is_refused(tiny: Any, workspace: Path, damage: dict[str, Any]) -> None:
+    path = workspace / "record.json"
+    record.write(path, {**record.make(tiny, "tiny/default", workspace, IGNORED), **damage})
+    with pytest.raises(ConfigError, match=r"record\.json: "):
         record.read(path)
 
 
