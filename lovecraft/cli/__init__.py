@@ -30,6 +30,7 @@ COMMANDS = {
     "edit": "open a config in the editor",
     "doctor": "say what this machine has and what is missing",
     "shell": "the same commands without `lc`",
+    "completion": "print the script that lets a shell complete `lc` at TAB",
 }
 
 INTERRUPTED = 130

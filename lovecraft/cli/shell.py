@@ -1,18 +1,30 @@
-"""The same commands without `lc`, with completion of commands and configs, and a history. Ctrl-D leaves."""
+"""The same commands without `lc`, with history and completion. `exit` or Ctrl-D leaves.
+
+`use CONFIG` makes a config the current one, and the prompt says so: `show` or `train --max-steps 10` then mean it.
+`use` alone forgets it.
+"""
 
 import argparse
 import contextlib
-import readline
+import itertools
 import shlex
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import attrs
 
 import lovecraft.cli as cli
-from lovecraft.cli import console
-from lovecraft.config.load import find_root, forget, module_files
-from lovecraft.errors import ConfigError
+from lovecraft.cli import candidates, console, report
+from lovecraft.config import modules
+from lovecraft.config.load import find, find_root
+from lovecraft.errors import ConfigError, LovecraftError
 
-USAGE = ""
-EXAMPLE = "lc shell"
+USAGE = "[CONFIG]"
+EXAMPLE = "lc shell finetune_lovecraft"
 TAKES_OPTIONS = False
+
+OWN = {"use": "make a config the current one; alone: forget it", "exit": "leave"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,46 +33,112 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Read commands until the end of the input; return the last one's exit code."""
-    root = find_root()
-    history = root / ".lc" / "history"
-    history.parent.mkdir(exist_ok=True)
-    with contextlib.suppress(FileNotFoundError):
-        readline.read_history_file(history)
-    readline.set_completer(_complete)
-    readline.set_completer_delims(" ")
-    readline.parse_and_bind("tab: complete")
-    code = 0
+    session = Session(find_root())
+    if args.target:
+        session.use([args.target])
+    history, typed = session.root / ".lc" / "history", sys.stdin.isatty()
+    readline = _readline(session, history) if typed else None
     while True:
         try:
-            line = input("lc> ")
+            line = input(f"lc {session.current}".rstrip() + "> " if typed else "")
         except EOFError:
-            console.say()
-            return code
+            if typed:
+                console.say()
+            return session.code
         except KeyboardInterrupt:
             console.say()
             continue
-        readline.write_history_file(history)
-        if line.strip() in ("exit", "quit"):
-            return code
-        code = _one(line, code)
+        if readline is not None:
+            with contextlib.suppress(OSError):  # a history that cannot be kept is no reason to stop
+                readline.write_history_file(history)
+        if session.do(line):
+            return session.code
 
 
-def _one(line: str, code: int) -> int:
+@attrs.define
+class Session:
+    """What the shell remembers between lines."""
+
+    root: Path
+    current: str = ""
+    code: int = 0
+    found: list[str] = attrs.field(factory=list)
+
+    def use(self, words: list[str]) -> None:
+        """Make a config the current one. Raises ConfigError where there is none of that name."""
+        if len(words) > 1:
+            raise ConfigError(f"use takes one config, not {' '.join(words)!r}")
+        if words:
+            find(words[0])  # not loaded: one can well use a config to mend it
+        self.current = "".join(words)
+
+    def do(self, line: str) -> bool:
+        """Run the commands of a line and keep the last one's exit code; return whether the shell is to be left."""
+        try:
+            for words in commands(line):
+                if words in (["exit"], ["quit"]):
+                    return True
+                self.code = self._one(words)
+        except LovecraftError as error:
+            report.print_error(error)
+            self.code = error.exit_code
+        return False
+
+    def _one(self, words: list[str]) -> int:
+        if words[0] == "use":
+            self.use(words[1:])
+            return 0
+        modules.forget()  # a config may have been edited since the last command
+        code = cli.main(self._named(words))
+        if words in (["help"], ["--help"]):
+            console.out("\n" + "\n".join(f"  {name}  {line}" for name, line in OWN.items()))
+        return code
+
+    def _named(self, words: list[str]) -> list[str]:
+        """Name the current config where a command that takes one is given none; `generate "A text"` gives none."""
+        known = candidates.library(self.root)
+        places = known["places"].get(words[0]) or [[]]
+        if not self.current or "@config" not in places[0] or "@project" in places[0]:
+            return words
+        bare = candidates.bare(words, known["flags"][words[0]])
+        none = not bare or (len(bare) < len(places) and " " in bare[0])
+        return [words[0], self.current, *words[1:]] if none else words
+
+    def complete(self, text: str, state: int) -> str | None:
+        """Return the state-th completion of the line that readline holds."""
+        import readline
+
+        if state == 0:
+            line = readline.get_line_buffer()[: readline.get_endidx()]
+            asked = "edit" + line[3:] if line.startswith("use ") else line  # which takes a config, too
+            word, quote, found = candidates.complete(f"lc {asked}", self.current)
+            names = [*found, *(name for name in OWN if " " not in line and name.startswith(line))]
+            self.found = [candidates.typed(name, word, line, quote, " ") for name in names]
+        return self.found[state] if state < len(self.found) else None
+
+
+def commands(line: str) -> list[list[str]]:
+    """Return the commands of a line, or of several that were pasted. Raises ConfigError where a quote is left open."""
+    lexer = shlex.shlex(line, posix=True, punctuation_chars="\n")
+    lexer.whitespace, lexer.commenters, lexer.whitespace_split = " \t\r", "", True
     try:
-        words = shlex.split(line)
+        lines = [list(words) for ends, words in itertools.groupby(lexer, lambda word: set(word) == {"\n"}) if not ends]
     except ValueError as error:
-        console.say(f"error: {error}")
-        return 2
-    forget()  # a config may have been edited since the last command
-    return cli.main(words) if words else code
+        raise ConfigError(f"{error}".lower()) from None
+    return [words[words[0] == "lc" :] for words in lines if words != ["lc"]]
 
 
-def _complete(text: str, state: int) -> str | None:
-    """Return the state-th completion: a command for the first word, then configs."""
-    first = not readline.get_line_buffer()[: readline.get_begidx()].strip()
+def _readline(session: Session, history: Path) -> ModuleType | None:
+    """Return readline with our completion and the history of earlier sessions; None in a Python without it."""
     try:
-        names = list(cli.COMMANDS) if first else list(module_files(find_root()))
-    except ConfigError:
-        names = list(cli.COMMANDS)
-    found = [name for name in names if name.startswith(text)]
-    return found[state] if state < len(found) else None
+        import readline
+    except ImportError:
+        return None
+    with contextlib.suppress(OSError):
+        history.parent.mkdir(exist_ok=True)
+        readline.read_history_file(history)
+    readline.set_history_length(1000)
+    readline.set_completer(session.complete)
+    readline.set_completer_delims(" \t\n")
+    readline.parse_and_bind("bind ^I rl_complete" if "libedit" in str(readline.__doc__) else "tab: complete")
+    return readline
