@@ -2,12 +2,10 @@
 
 from collections.abc import Collection
 
-RESERVED = frozenset(
-    (
-        *("blocks", "check", "checkpoint", "diff", "dry_run", "find", "help", "histogram", "json", "new", "python"),
-        *("split", "stats", "tflops", "why"),
-    )
-)
+RESERVED = {
+    *("blocks", "check", "checkpoint", "diff", "dry_run", "find", "help", "histogram", "json", "new", "python"),
+    *("split", "stats", "tflops", "why"),
+}
 """The flags of the commands that take a config's options; a test holds that these are all."""
 
 

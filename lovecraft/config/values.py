@@ -5,6 +5,7 @@ cattrs does the dispatch on types; every hook here is strict. A value is normali
 type, and what it spells is then checked like a value from Python.
 """
 
+import contextlib
 import enum
 import functools
 import inspect
@@ -119,11 +120,10 @@ def choices(hint: Any) -> dict[str, Any]:
 
 def takes_one(function: Any) -> bool:
     """Return whether `function` is a plain one that can be called with a single argument."""
-    if not isinstance(function, types.FunctionType):
+    if not isinstance(function, types.FunctionType) or inspect.isgeneratorfunction(function):
         return False
-    code, defaults = function.__code__, len(function.__defaults__ or ())
-    wrong = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
-    return code.co_argcount - defaults <= 1 <= code.co_argcount and not code.co_flags & wrong
+    most = function.__code__.co_argcount
+    return most - len(function.__defaults__ or ()) <= 1 <= most and not inspect.iscoroutinefunction(function)
 
 
 _INSTEAD = (
@@ -248,17 +248,15 @@ def _number(value: Any, hint: Any) -> float:
     return float(value) + 0.0  # -0.0 is 0.0
 
 
-def _path(value: Any, hint: Any) -> Path:
+def _path(value: Any, hint: Any) -> Location:
+    if hint == Location and isinstance(value, str) and value.startswith("hf:"):
+        return value
     if not isinstance(value, str | Path):
         raise ValueError(f"expected path, got {type(value).__name__} {spell(value)}")
     path = Path(value)
     if not path.is_absolute():
         raise ValueError(f"the path {str(value)!r} is relative; in a file write ROOT / {str(value)!r}")
     return Path("/" + os.path.normpath(path).lstrip("/"))  # no `..`, no `//` for the root: one place, one fingerprint
-
-
-def _location(value: Any, hint: Any) -> Location:
-    return value if isinstance(value, str) and value.startswith("hf:") else _path(value, hint)
 
 
 def _choice(value: Any, hint: Any) -> Any:
@@ -295,7 +293,7 @@ def _converter() -> Converter:
         (lambda hint: typing.get_origin(hint) is Literal or _is_enum(hint), _choice),
         (lambda hint: typing.get_origin(hint) is tuple, _tuple),
         (_is_union, _union),
-        (lambda hint: hint == Location, _location),
+        (lambda hint: hint == Location, _path),
         (lambda hint: hasattr(hint, "__metadata__"), _annotated),
     ):
         converter.register_structure_hook_func(holds, hook)
@@ -318,7 +316,9 @@ def _read(text: str, hint: Any, root: Path | None) -> Any:
         return None
     if typing.get_origin(plain) is tuple:
         return _each(lambda item, kind: _read(item, kind, root), _items(text), plain)
-    text = _unquoted(text)
+    if text.startswith('"'):  # in JSON's quotes a text may be empty, be `none`, or hold line breaks
+        with contextlib.suppress(ValueError):
+            text = str(json.loads(text))
     if found := choices(plain):
         return found.get(text, text)
     if plain is bool:
@@ -347,14 +347,6 @@ def _items(text: str) -> list[str]:
     except ValueError:
         raise ValueError(f"expected a JSON list, got {text!r}") from None
     return ["none" if item is None else json.dumps(item) for item in found]
-
-
-def _unquoted(text: str) -> str:
-    """Return what a JSON string holds: so spelled, a text may be empty, be `none`, or hold line breaks."""
-    try:
-        return str(json.loads(text)) if text.startswith('"') else text
-    except ValueError:
-        return text
 
 
 def _read_number(text: str, kind: type) -> float:
