@@ -19,7 +19,7 @@ import attrs
 
 from lovecraft.config import modules
 from lovecraft.config.base import Config, _Meta, did_you_mean, written
-from lovecraft.config.modules import read, shorten
+from lovecraft.config.modules import read
 from lovecraft.config.schema import DatasetConfig, ModelConfig, ServeConfig, TrainConfig
 from lovecraft.errors import ConfigError
 
@@ -154,7 +154,7 @@ def find(name: str | None, root: Path | None = None) -> tuple[str, str, Path]:
 
     Raises ConfigError like `load`.
     """
-    root = (root or modules.loading_root() or find_root(_absolute(name))).resolve()
+    root = (root or find_root(_absolute(name))).resolve()
     word, _, wanted = (name or _here(root)).partition(":")
     return _key(word, root), wanted, root
 
@@ -189,28 +189,17 @@ def _key(word: str, root: Path) -> str:
     config, _, number = word.rpartition("/")
     if "/" in config and number.isdigit():
         raise ConfigError(f"{word!r} names a run, which is no config", hint=f"its config is {config}")
-    if "." not in word and (part := _unfit(word)):
+    key = word if word in files else default_of(word, list(files)) or word
+    if "." not in key and (part := _unfit(key)):
         why = f"{part!r} cannot be a module's name"
         raise ConfigError(f"no config {word!r}: {why}", hint=f"write {fitting(part)}: {NAMES}")
-    if found := word if word in files else default_of(word, list(files)):
-        return _importable(found, files[found], root)
-    inside = [n for n in files if n.startswith(word + "/")]
-    if inside:
+    if key in files:
+        return key
+    if inside := [n for n in files if n.startswith(word + "/")]:
         raise ConfigError(f"project {word!r} has no default config", hint="one of: " + ", ".join(inside))
     if (root / "projects" / f"{word}.py").is_file():
         raise ConfigError(f"projects/{word}.py lies in no project", hint=f"move it to projects/{word}/default.py")
     raise ConfigError(f"no config {word!r}{_closest(word, files)}", hint="`lc ls` lists the configs")
-
-
-def _importable(key: str, file: Path, root: Path) -> str:
-    """Return the key of a module that an import would find. Raises ConfigError where another one hides it."""
-    for folder in file.parents[: key.count("/")]:
-        if folder.with_suffix(".py").is_file():
-            hides = folder.with_suffix(".py").relative_to(root)
-            raise ConfigError(f"{hides} hides the folder of the same name, and {key} in it", hint="rename one of them")
-    if not file.is_file():
-        raise ConfigError(f"{file.relative_to(root)}: is no file", hint="a config is a file; a link must lead to one")
-    return key
 
 
 def fitting(name: str) -> str:
@@ -255,16 +244,14 @@ def _pick(module: ModuleType, key: str, wanted: str, kind: Any) -> Any:
 
 def _no_config(module: ModuleType, key: str, wanted: str, kind: Any, roots: dict[str, Any]) -> ConfigError:
     """Return what to say of a module without the config that is asked for."""
-    name = wanted or next((n for n in (*KINDS, *roots) if n in vars(module)), "")
-    if name in roots and kind is not Config:
-        return ConfigError(f"{written(roots[name])}: expected {kind.__name__}, got {name}")
-    value = None if name in roots else vars(module).get(name)
-    if isinstance(value, _Meta):
-        return ConfigError(f"{key} only imports {name}", hint="subclass it there, or name it where it is defined")
-    if isinstance(value, type) and value.__module__ == module.__name__:
-        place = f"{shorten(str(module.__file__))}:{inspect.getsourcelines(value)[1]}"
-        base = KINDS.get(name, TrainConfig).__name__
+    name = wanted or next((n for n in KINDS if n in vars(module)), "")
+    value = vars(module).get(name)
+    if isinstance(value, type) and not isinstance(value, _Meta) and value.__module__ == module.__name__:
+        place, base = f"projects/{key}.py:{inspect.getsourcelines(value)[1]}", KINDS.get(name, TrainConfig).__name__
         return ConfigError(f"{place}: {name} is no config", hint=f"write `class {name}({base}):`")
+    if kind is not Config and roots and wanted in ("", *roots):
+        got = wanted or next((n for n in KINDS if n in roots), next(iter(roots)))
+        return ConfigError(f"{written(roots[got])}: expected {kind.__name__}, got {got}")
     if wanted:
         return ConfigError(f"{key} defines no config {wanted!r}{did_you_mean(wanted, roots)}")
     return ConfigError(f"{key} defines no config", hint="`class Train(...)` or `class Dataset(...)` would be one")

@@ -59,11 +59,6 @@ def active_root() -> Path | None:
     return _finder.root
 
 
-def loading_root() -> Path | None:
-    """Return the workspace of which a config is being imported at this moment; None if none is."""
-    return _finder.root if _loading else None
-
-
 def use(root: Path) -> None:
     """Serve `workspace` and `projects` from `root`; what another root had loaded is dropped. New files are seen."""
     root = root.resolve()
@@ -195,19 +190,18 @@ def _told(error: ImportError | AttributeError, root: Path) -> ConfigError | None
     name = _missing(error)
     if name.partition(".")[0] not in (*OURS, "lovecraft"):
         return None
-    module, _, _ = name.rpartition(".")
-    places = _places(error)
+    module, places = name.rpartition(".")[0], _places(error)
     if "circular import" in str(error):
-        again = shorten(
-            getattr(error, "path", None) or getattr(getattr(error, "obj", None), "__file__", None) or module
-        )
+        again = f"{module.replace('.', '/')}.py"
         start = next((i for i, place in enumerate(places) if place.startswith(f"{again}:")), 0)
-        return ConfigError(
-            f"{' → '.join([*places[start:], again])}: the imports form a cycle",
-            hint="move what both need into a module that both import",
-        )
+        chain = " → ".join([*places[start:], again])
+        return ConfigError(f"{chain}: the imports form a cycle", hint="move what both need into a module of its own")
     files = [file.relative_to(root) for file in (root / "projects").rglob("*.py")]
     known = {".".join(path.with_suffix("").parts) for file in files for path in (file, *file.parents[:-2])}
+    if name in known:
+        return ConfigError(
+            f"{places[-1]}: {name} cannot be imported; it is no file, or a module of its folder's name hides it"
+        )
     known |= {f"{module}.{inner}" for inner in dir(sys.modules.get(module)) if not inner.startswith("_")}
     return ConfigError(f"{places[-1]}: there is no {name}{did_you_mean(name, known)}")
 

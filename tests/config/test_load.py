@@ -18,6 +18,7 @@ from lovecraft.errors import ConfigError
 
 Write = Callable[[str, str], Path]
 
+HIDDEN = "cannot be imported; it is no file, or a module of its folder's name hides it"
 LISTED = "`lc ls` lists the configs"
 DATASET = """
     from lovecraft import DatasetConfig
@@ -139,7 +140,7 @@ def test_a_class_of_another_name_is_the_config_if_it_is_the_only_one(workspace: 
     assert load("one/a").cls.__name__ == "Mine"
     assert refused("one/b").hint == "one of: one/b:A, one/b:B"
     assert refused("one/c").message == "one/c defines no config"
-    assert refused("one/d").message == "one/d only imports Train"
+    assert refused("one/d").message == "one/d defines no config"  # what is imported is not defined here
 
 
 @pytest.mark.parametrize(
@@ -399,14 +400,14 @@ def test_a_module_that_hides_a_folder_is_told(workspace: Path, write: Write) -> 
     write("projects/one/a.py", DATASET)
     write("projects/one/a/b.py", DATASET)
     assert load("one/a").name == "one/a"
-    assert refused("one/a/b").message == "projects/one/a.py hides the folder of the same name, and one/a/b in it"
+    assert refused("one/a/b").message == f"projects/one/a/b.py: projects.one.a.b {HIDDEN}"
 
 
 def test_what_is_no_file_is_told(workspace: Path) -> None:
     (workspace / "projects/tiny/folder.py").mkdir()
     (workspace / "projects/tiny/link.py").symlink_to("nowhere.py")
     for name in ("folder", "link"):
-        assert refused(f"tiny/{name}").message == f"projects/tiny/{name}.py: is no file"
+        assert refused(f"tiny/{name}").message == f"projects/tiny/{name}.py: projects.tiny.{name} {HIDDEN}"
     found = {item.name: item.error for item in listing(workspace)}
     assert found["tiny/folder"] == "projects/tiny/folder.py: cannot be read: Is a directory"
     assert found["tiny/link"] == "projects/tiny/link.py: cannot be read: No such file or directory"
@@ -420,7 +421,7 @@ def test_a_class_that_is_no_config_is_told_with_its_place(workspace: Path, write
         assert error.message == f"projects/one/a.py:{line}: Train is no config"
         assert error.hint == "write `class Train(TrainConfig):`"
     assert refused("one/b:Plain").message == "projects/one/b.py:7: Plain is no config"
-    assert refused("one/b:DatasetConfig").message == "one/b only imports DatasetConfig"
+    assert refused("one/b:Slow").message == "one/b defines no config 'Slow'; it has Dataset"
 
 
 def test_a_kind_picks_among_the_classes_of_a_module(workspace: Path, write: Write) -> None:

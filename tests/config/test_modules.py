@@ -251,10 +251,17 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_a_config_loads_another_wherever_the_process_stands(
+def test_a_config_loads_another_by_its_path_wherever_the_process_stands(
     workspace: Path, write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write("projects/one/a.py", "import lovecraft\nclass Train(lovecraft.load('tiny')):\n    seed = 1\n")
+    text = """
+        import lovecraft
+        from workspace import ROOT
+
+        class Train(lovecraft.load(ROOT / "projects/tiny/default.py")):
+            seed = 1
+    """
+    write("projects/one/a.py", text)
     monkeypatch.chdir("/")
     assert lovecraft.load(workspace / "projects/one/a.py")().batch_size == 2
 
