@@ -41,7 +41,7 @@ MAY_IMPORT = {
     "tokenizer": "errors files ranks",
     "chat_template": "errors",
     "models": "errors config",
-    "data": "errors files config tokenizer",
+    "data": "errors files config tokenizer chat_template",
     "checkpoint": "errors files config tokenizer models device",
     "convert": "errors files config tokenizer models device checkpoint",
     "engine": "errors files config tokenizer models device checkpoint",
