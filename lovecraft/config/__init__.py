@@ -3,6 +3,8 @@
 base → values, source      the language: metaclass, options, derived values, origins
 schema                     every option of the library
 resolve, override          a class to an instance tree and its rows; one more subclass
+modules                    running users' modules: served from one workspace, mistakes told with their place
 load                       the workspace, names to classes
 diff, render, record       what differs, how it looks, how it is written down
+api                        the same for scripts and notebooks
 """

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from lovecraft import override
 from lovecraft.config import render
 from lovecraft.config.base import Origin
 from lovecraft.config.diff import Change
 from lovecraft.config.load import load
+from lovecraft.config.override import override
 from lovecraft.config.resolve import rows
 
 
