@@ -57,6 +57,7 @@ def test_marks_say_what_is_the_assistants(tmp_path: Path) -> None:
     text, spans = template.render_marked(MESSAGES)
     assert template.marks_turns
     assert [text[start:end] for start, end in spans] == [MESSAGES[i]["content"] + "<|im_end|>" for i in (1, 3)]
+    assert load(tmp_path, "a{% generation %}{% endgeneration %}b").render_marked(MESSAGES) == ("ab", [])
     assert not load(tmp_path, CHATML).marks_turns
     assert load(tmp_path, CHATML).render_marked(MESSAGES)[1] == []
 

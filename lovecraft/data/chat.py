@@ -32,7 +32,7 @@ MARKS = "take a template that marks the assistant's text by {% generation %}"
 
 TODAY = datetime.date(2024, 7, 26)  # for templates that write the date; the one that Llama 3's fall back to
 
-Spans = Sequence[tuple[int, int]]  # (start, end), each in characters
+Span = tuple[int, int]  # start and end in characters
 
 
 @attrs.frozen
@@ -109,9 +109,7 @@ def _said(where: str, role: str, text: object) -> dict[str, str]:
     if not isinstance(text, str):
         raise DataError(f"{where} is {type(text).__name__}, not text", hint=CORRECT)
     if wrong := re.search("[\0\ud800-\udfff]", text):
-        raise DataError(
-            f"{where} holds {wrong.group()!r} at character {wrong.start()}, which is not text", hint=CORRECT
-        )
+        raise DataError(f"{where} holds {wrong.group()!r} at {wrong.start()}, which is not text", hint=CORRECT)
     if role == "assistant" and not text.strip():
         raise DataError(f"{where} is empty", hint="it would teach the model to say nothing: remove the exchange")
     return {"role": role, "content": text}
@@ -168,9 +166,7 @@ def _encode(conversation: Conversation, end: int, tokenizer: Tokenizer, template
     return Encoded(ids, _own(conversation.name, offsets, spans), size, len(conversation.messages) - end)
 
 
-def _turn(
-    text: str, messages: Messages, number: int, template: ChatTemplate, special: re.Pattern[str]
-) -> tuple[int, int]:
+def _turn(text: str, messages: Messages, number: int, template: ChatTemplate, special: re.Pattern[str]) -> Span:
     """Return where in `text`, which all messages give, the reply `messages[number]` starts and ends."""
     reply = f"message {number + 1} (assistant)"
     if number == 0:
@@ -196,7 +192,7 @@ def _end(text: str, start: int, content: str, special: re.Pattern[str]) -> int |
     return len(text) if content in text[start:] else end
 
 
-def _own(name: str, offsets: Spans, spans: Spans) -> np.ndarray:
+def _own(name: str, offsets: Sequence[Span], spans: Sequence[Span]) -> np.ndarray:
     """Return which tokens are the assistant's: those that stand for any character of the spans."""
     starts, ends = np.array(offsets, np.int64).reshape(-1, 2).T
     own = np.zeros(len(offsets), bool)

@@ -197,6 +197,7 @@ def test_what_teaches_nothing_or_something_else_is_refused(
             r"rewrites message 2 \(assistant\).*when more follows",
         ),
         ("{{ messages[-1]['content'] }}", talk("Who?", "No."), "when more follows"),
+        ("{{ messages | length }}" + PLAIN, talk("Who?", "No."), "when more follows"),
         ("{{ messages[0]['content'] }}", talk("Who?", "No."), r"rewrites message 2 \(assistant\)"),
         ("{% generation %}{{ messages[-1]['content'] }}{% endgeneration %}", talk("Who?", "No."), "every token"),
         ("{{ messages[0]['content'] }}{% generation %}{% endgeneration %}", talk("Who?", "No."), "no token"),
@@ -215,6 +216,12 @@ def test_a_rewriting_template_is_right_where_it_rewrites_nothing(tmp_path: Path)
     path = write_chat_tokenizer(tmp_path, THINKING)
     encoded = whole(path, talk("Who?", "<think>Hm.</think>No."))
     assert said(load_tokenizer(path), encoded) == ["<think>Hm.</think>No.<|im_end|>"]
+
+
+def test_the_first_token_is_never_supervised(tmp_path: Path) -> None:
+    source = "{% generation %}{{ messages[1]['content'] }}{% endgeneration %}{{ messages[0]['content'] }}"
+    encoded = whole(write_chat_tokenizer(tmp_path, source), talk("Who?", "No."))
+    assert encoded.supervised.tolist()[:2] == [False, True]
 
 
 # --- whole turns --------------------------------------------------------------------------------------
@@ -237,6 +244,16 @@ def test_a_long_conversation_keeps_the_leading_turns_that_fit(
         assert encoded is not None
         assert encoded.ids == whole(path, messages[: fits[-1]]).ids
         assert encoded.dropped == len(messages) - fits[-1]
+
+
+def test_what_just_fits_is_whole(tmp_path: Path) -> None:
+    path = write_chat_tokenizer(tmp_path, CHATML)
+    messages = talk("Who?", "No one.", "Why?")
+    size = len(whole(path, messages).ids)
+    just, less = run(path, messages, size), run(path, messages, size - 1)
+    assert just is not None
+    assert less is not None
+    assert (just.dropped, less.dropped) == (0, 1)
 
 
 # --- pairs without a template -------------------------------------------------------------------------
@@ -308,9 +325,9 @@ def test_both_spellings_and_pairs_are_read() -> None:
         ({"chat": [{"role": ["user"], "content": "a"}]}, r"chat\[0\] is {'role': \['user'\]"),
         ({"chat": [{"from": "user", "value": "a"}]}, r"chat\[0\] is {'from': 'user'"),
         ({"chat": [{"role": "user", "content": [{"type": "text"}]}]}, r"chat\[0\]\.content is list, not text"),
-        ({"chat": [{"role": "user", "content": "a\0"}]}, r"chat\[0\]\.content holds '\\x00' at character 1"),
+        ({"chat": [{"role": "user", "content": "a\0"}]}, r"chat\[0\]\.content holds '\\x00' at 1"),
         ({"chat": talk("Who?", " \n")}, r"chat\[1\]\.content is empty"),
-        ({"chat": [{"role": "user", "content": "\ud800"}]}, r"chat\[0\]\.content holds '\\ud800' at character 0"),
+        ({"chat": [{"role": "user", "content": "\ud800"}]}, r"chat\[0\]\.content holds '\\ud800' at 0"),
     ],
 )
 def test_a_row_that_is_no_conversation_is_refused_with_its_place(row: object, what: str) -> None:
