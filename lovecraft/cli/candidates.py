@@ -122,6 +122,8 @@ def _options(library: Any, words: list[str], root: Path | None, target: str) -> 
     known: dict[str, Any] = {}
     of = library["options"][words[0]]
     if of == "Config":
+        here = re.match(re.escape(f"{root}/projects/") + "(.+)", str(Path.cwd()))
+        target = target or (here[1] if here else "")
         name, classes, _ = _named(_modules(root), target)
         of = f"{classes[0]}Config" if classes and classes[0] in KINDS else "TrainConfig" if target else ""
         known = _json(root / CACHE / f"{name}.{classes[0]}.json") if root and classes else {}
@@ -185,18 +187,22 @@ def _modules(root: Path | None) -> dict[str, Path]:
 
 
 def _named(modules: dict[str, Path], word: str) -> tuple[str, list[str], str]:
-    """Return the module that a word names, or that of a run; its classes, the one it means first; its description.
-
-    No word means the project that the current directory lies in.
-    """
-    word, _, wanted = (word or "/".join(re.findall("/projects/([^/]+)", f"{Path.cwd()}")[-1:])).partition(":")
+    """Return the module that a word names, or that of a run; its classes, the one it means first; its description."""
+    word, _, wanted = word.partition(":")
     word = re.sub(r"^(projects|runs)/|(/\d+)?/?$|\.py$", "", word)
     inside = [name for name in modules if name.startswith(f"{word}/")]
     name = next((n for n in (word, f"{word}/default") if n in modules), inside[0] if len(inside) == 1 else "")
-    text = modules[name].read_text(encoding="utf-8", errors="replace") if name else ""
+    text = _text(modules[name]) if name else ""
     classes = re.findall(r"^class (\w+)\(", text, re.MULTILINE)
     said = re.match(r"""\s*[rR]?(\"{3}|'{3}|"|')\s*(.*?)\s*(\1|\n)""", text)
     return name, [*(c for c in (wanted, *KINDS) if c in classes), *classes], said[2] if said else ""
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8", errors="replace")
+    except OSError:  # one that cannot be read defines nothing
+        return ""
 
 
 def _configs(root: Path | None, text: str, kind: str) -> Pairs:

@@ -1,4 +1,3 @@
-#compdef lc
 _lc() {
     local -a found open
     found=("${(@f)$(@CANDIDATES@ zsh "${(j: :)words[1,CURRENT-1]} $QIPREFIX$PREFIX" 2>/dev/null)}")

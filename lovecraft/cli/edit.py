@@ -66,6 +66,8 @@ def _find(word: str | None) -> tuple[Path, str] | None:
 def _menu(root: Path) -> str:
     """Let the user choose a config by its number or a part of its name; return "" for none."""
     said = {item.name: item.error or item.description for item in listing(root)}
+    if not said:
+        raise ConfigError("no configs yet", hint="`lc new project NAME` makes one")
     names = list(said)
     while len(names) != 1:
         stars = ["*" if default_of(name.partition("/")[0], list(said)) == name else "" for name in names]

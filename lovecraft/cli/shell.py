@@ -110,7 +110,7 @@ class Session:
 
         if state == 0:
             line = readline.get_line_buffer()[: readline.get_endidx()]
-            asked = "edit" + line[3:] if line.startswith("use ") else line  # which takes a config, too
+            asked = "shell" + line[3:] if line.startswith("use ") else line  # which takes a config, too
             word, quote, found = candidates.complete(f"lc {asked}", self.current)
             names = [*found, *(name for name in OWN if " " not in line and name.startswith(line))]
             self.found = [candidates.typed(name, word, line, quote, " ") for name in names]

@@ -13,6 +13,7 @@ import pytest
 
 from lovecraft.cli import COMMANDS, candidates
 from lovecraft.config import modules
+from lovecraft.config.load import KINDS
 from tests.cli.terminal import Terminal
 
 Command = Callable[..., Any]
@@ -154,6 +155,16 @@ def test_every_usage_line_is_understood(workspace: Path) -> None:
         assert "@config" in places[name][0], name
 
 
+def test_a_module_that_cannot_be_read_hides_no_other(workspace: Path) -> None:
+    (workspace / "projects/texts/gone.py").symlink_to("nowhere.py")
+    (workspace / "projects/texts/folder.py").mkdir()
+    assert offered("lc plan te") == ["texts", "texts/default"]
+
+
+def test_the_kinds_of_configs_are_those_that_loading_knows() -> None:
+    assert tuple(KINDS) == candidates.KINDS
+
+
 # --- the cache ----------------------------------------------------------------------------------------
 
 
@@ -202,6 +213,20 @@ def test_what_a_config_is_made_of_is_offered_after_it_was_loaded(lc: Command, wo
     assert offered("lc data own:Dataset --er") == []  # another config of the same module, never loaded
     assert lc("show", "own:Dataset").code == 0
     assert offered("lc data own:Dataset --er") == ["--era"]
+
+
+def test_two_workspaces_do_not_mix(
+    lc: Command, workspace: Path, write: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write("other/workspace.py", (workspace / "workspace.py").read_text().replace("AdamW", "Adafactor"))
+    for name in ("texts", "tiny"):
+        shutil.copytree(workspace / "projects" / name, tmp_path / "other/projects" / name)
+    lc("show", "tiny")
+    monkeypatch.chdir(tmp_path / "other")
+    lc("show", "tiny")
+    assert offered("lc train tiny --optimizer.be") == []
+    monkeypatch.chdir(workspace)
+    assert offered("lc train tiny --optimizer.be") == ["--optimizer.betas"]
 
 
 def test_options_of_the_line_are_not_written_down(lc: Command, workspace: Path) -> None:

@@ -139,5 +139,13 @@ def test_nothing_chosen_opens_nothing(menu: Terminal, editor: Path, keys: str) -
     assert not editor.exists()
 
 
+def test_a_workspace_without_configs_has_no_menu(workspace: Path, editor: Path, write: Command) -> None:
+    write("empty/workspace.py", "")
+    terminal = Terminal([sys.executable, "-m", "lovecraft", "edit"], workspace / "empty", NO_COLOR="1")
+    terminal.until("no configs yet")
+    assert terminal.process.wait(20) == 2
+    terminal.close()
+
+
 def test_a_menu_can_be_interrupted(menu: Terminal) -> None:
     assert menu.leave("\x03") == 130
