@@ -190,12 +190,13 @@ def _named(modules: dict[str, Path], word: str) -> tuple[str, list[str], str]:
     """Return the module that a word names, or that of a run; its classes, the one it means first; its description."""
     word, _, wanted = word.partition(":")
     word = re.sub(r"^(projects|runs)/|(/\d+)?/?$|\.py$", "", word)
-    inside = [name for name in modules if name.startswith(f"{word}/")]
-    name = next((n for n in (word, f"{word}/default") if n in modules), inside[0] if len(inside) == 1 else "")
-    text = _text(modules[name]) if name else ""
+    if word not in modules:  # a project: its default, or the only one in it
+        inside = [name for name in modules if name.startswith(f"{word}/")]
+        word = f"{word}/default" if f"{word}/default" in inside else inside[0] if len(inside) == 1 else ""
+    text = _text(modules[word]) if word else ""
     classes = re.findall(r"^class (\w+)\(", text, re.MULTILINE)
     said = re.match(r"""\s*[rR]?(\"{3}|'{3}|"|')\s*(.*?)\s*(\1|\n)""", text)
-    return name, [*(c for c in (wanted, *KINDS) if c in classes), *classes], said[2] if said else ""
+    return word, [*(c for c in (wanted, *KINDS) if c in classes), *classes], said[2] if said else ""
 
 
 def _text(file: Path) -> str:
