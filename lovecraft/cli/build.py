@@ -1,4 +1,4 @@
-"""Bring the parts of a config up to date, print what they are and where: a dataset's token blocks, the model directory.
+"""Bring the parts of a config up to date, print what they are and where: tokenizer, token blocks, model directory.
 
 With --dry-run nothing is built: it says whether each part is fresh or stale, and which option or input made it so.
 """
@@ -19,7 +19,7 @@ from lovecraft.config.resolve import resolve, rows
 from lovecraft.config.schema import DatasetConfig, ModelConfig, TrainConfig
 from lovecraft.errors import ConfigError
 
-USAGE = "CONFIG [dataset | model] [--dry-run] [--json] [--option value …]"
+USAGE = "CONFIG [tokenizer | dataset | model] [--dry-run] [--json] [--option value …]"
 EXAMPLE = "lc build finetune_lovecraft dataset --dry-run"
 BARE = 2
 FILES_NAMED = 5  # of those that changed in the corpus
@@ -33,7 +33,7 @@ class Part:
     state: str
     directory: str
     changes: list[Change]
-    """The inputs that differ from those of the closest blocks there are."""
+    """The inputs that differ from those of the closest one of its kind there is."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,8 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Build, or judge, the parts; a dry run exits 1 when something is stale."""
     loaded = target.load_config(args)
+    made = {"tokenizer": _tokenizer, "dataset": _dataset}
     parts = [
-        _dataset(config, loaded, dry=args.dry_run) if name == "dataset" else _model(config)
+        made[name](config, loaded, dry=args.dry_run) if name in made else _model(config)
         for name, config in _configs(args, loaded).items()
     ]
     if args.json:
@@ -64,6 +65,9 @@ def _configs(args: argparse.Namespace, loaded: Loaded) -> dict[str, Any]:
         found = {name: resolve(getattr(config, name)) for name in known}
     else:
         found = {name: config for name, kind in known.items() if isinstance(config, kind)}
+    dataset = found.get("dataset")
+    if isinstance(dataset, DatasetConfig) and dataset.bpe is not None:
+        found = {"tokenizer": dataset, **found}
     if not found:
         raise ConfigError(f"{loaded.name} has nothing to build", hint="name a Train, Dataset or Model config")
     if len(args.bare) < 2:
@@ -73,9 +77,25 @@ def _configs(args: argparse.Namespace, loaded: Loaded) -> dict[str, Any]:
     return {args.bare[1]: found[args.bare[1]]}
 
 
+def _tokenizer(dataset: DatasetConfig, loaded: Loaded, *, dry: bool) -> Part:
+    from lovecraft.data import bpe, build
+
+    if not dry:
+        path = bpe.build_tokenizer(dataset, loaded.cache)
+        console.say(f"tokenizer: {target.load_tokenizer(loaded).vocab_size:,} tokens")
+        return Part("tokenizer", "fresh", str(path), [])
+    inputs = bpe.tokenizer_inputs(dataset, loaded.cache)
+    directory = loaded.cache / bpe.KEPT / build.cache_key(inputs)
+    if directory.exists():
+        return Part("tokenizer", "fresh", str(directory), [])
+    return _stale("tokenizer", inputs, directory, _origins(loaded))
+
+
 def _dataset(dataset: DatasetConfig, loaded: Loaded, *, dry: bool) -> Part:
     from lovecraft.data import build
 
+    if dry and dataset.bpe is not None and _tokenizer(dataset, loaded, dry=True).state != "fresh":
+        return Part("dataset", "never built", "", [])  # of a tokenizer that is still to be trained
     tokenizer = target.load_tokenizer(loaded)
     if not dry:
         built = build.build(dataset, tokenizer, loaded.cache)
@@ -86,24 +106,31 @@ def _dataset(dataset: DatasetConfig, loaded: Loaded, *, dry: bool) -> Part:
     directory = loaded.cache / "blocks" / build.cache_key(inputs)
     if directory.exists():
         return Part("dataset", "fresh" if build.find(directory) else "damaged", str(directory), [])
-    before = build.closest_inputs(inputs, loaded.cache)
+    return _stale("dataset", inputs, directory, _origins(loaded, tokenizer.path))
+
+
+def _stale(part: str, inputs: dict[str, Any], directory: Path, origins: dict[str, str]) -> Part:
+    """Return what is not there yet, with what differs from the closest that is."""
+    from lovecraft.data import build
+
+    before = build.closest_inputs(inputs, directory.parent)
     if before is None:
-        return Part("dataset", "never built", str(directory), [])
-    origins = _origins(loaded, tokenizer.path)
+        return Part(part, "never built", str(directory), [])
     changes = [
         Change(name, before.get(name), inputs.get(name), "", origins[name.partition("/")[0]])
         for name in build.differing(before, inputs)
     ]
-    return Part("dataset", "stale", str(directory), changes)
+    return Part(part, "stale", str(directory), changes)
 
 
-def _origins(loaded: Loaded, tokenizer: Path) -> dict[str, str]:
-    """Return where each input of a dataset's blocks comes from."""
+def _origins(loaded: Loaded, tokenizer: Path | None = None) -> dict[str, str]:
+    """Return where each input of a dataset's blocks, or of its own tokenizer, comes from."""
     prefix = "dataset." if issubclass(loaded.cls, TrainConfig) else ""
     found = {row.path.removeprefix(prefix): row for row in rows(loaded.cls) if row.path.startswith(prefix)}
     places = {name: base.place(row.origin) for name, row in found.items()}
     contents = {"corpus": found["source"].value, "tokenizer": tokenizer}
-    return places | {"version": "lovecraft"} | {name: text_of(path, loaded.root) for name, path in contents.items()}
+    names = {"version": "lovecraft", "tokenizers": "tokenizers"}
+    return places | names | {name: text_of(path, loaded.root) for name, path in contents.items()}
 
 
 def _model(model: ModelConfig) -> Part:

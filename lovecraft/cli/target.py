@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lovecraft.cli import options
+from lovecraft.cli import completion, options
 from lovecraft.config import base, diff
 from lovecraft.config import record as records
 from lovecraft.config.diff import Entry
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 HOW_TO_GET_A_TOKENIZER = (
     "give --tokenizer DIR (after a Train config --dataset.tokenizer DIR), or make the model that is configured"
 )
+TOKENIZERS = ("tokenizer.json", "tekken.json", "tokenizer.model")
 STARTER = "smollm2_135m"
 
 
@@ -61,6 +62,7 @@ def load_config(args: argparse.Namespace) -> Loaded:
     if args.target and Path(args.target).name.isdigit():
         raise RunError(f"no run {args.target!r}", hint="`lc runs` lists them all")
     loaded = load(args.target)
+    completion.remember(loaded.name, loaded.cls, loaded.root)
     return Loaded(options.apply(loaded.cls, args.options, loaded.root), loaded.name, loaded.root)
 
 
@@ -137,17 +139,21 @@ def how_to_get(model: Path) -> str:
 
 
 def tokenizer_path(loaded: Loaded) -> Path | None:
-    """Return a dataset's tokenizer directory: its own, the config's model, the workspace's Model.
+    """Return a dataset's tokenizer directory: its own, trained if need be, the config's model, the workspace's Model.
 
     None where none of them is on this machine.
     """
     config: Any = resolve(loaded.cls)
-    dataset = config.dataset if isinstance(config, TrainConfig) else config
+    dataset: Any = config.dataset if isinstance(config, TrainConfig) else config
+    if dataset.bpe is not None:
+        from lovecraft.data.bpe import build_tokenizer
+
+        return build_tokenizer(dataset, loaded.cache)
     if dataset.tokenizer is not None:
         return Path(dataset.tokenizer)
     model = config.model if isinstance(config, TrainConfig) else workspace_model()
     found = None if model is None else Path(str(model.path))
-    return found if found is not None and (found / "tokenizer.json").is_file() else None
+    return found if found is not None and any((found / name).is_file() for name in TOKENIZERS) else None
 
 
 def load_tokenizer(loaded: Loaded, model: Path | None = None) -> "Tokenizer":

@@ -62,7 +62,7 @@ class DatasetConfig(Config):
     """A tokenizer's directory; none takes the model's."""
 
     bpe: type[BPE] | None = None
-    """Train a byte-level BPE on the train texts instead."""
+    """Train a byte-level BPE on the train texts, instead of taking a tokenizer."""
 
     block_size: Annotated[int, gt(1)] = 512
     """Tokens in one block."""

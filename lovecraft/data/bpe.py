@@ -1,9 +1,8 @@
 """A byte-level BPE tokenizer trained on a dataset's train texts, once, and kept.
 
-CACHE/tokenizers/KEY/  tokenizer.json  tokenizer_config.json  inputs.json
+CACHE/tokenizers/KEY/  tokenizer.json  tokenizer_config.json  index.json
 """
 
-import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -14,12 +13,13 @@ from tokenizers import decoders, models, processors, trainers
 from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
 
 from lovecraft.config.schema import DatasetConfig
+from lovecraft.data.build import INDEX_FILE, cache_key, corpus_inputs
 from lovecraft.data.options import check_options
-from lovecraft.data.sources import locate
 from lovecraft.data.splits import read_corpus
 from lovecraft.errors import DataError
-from lovecraft.files import content_hash, locked, new_directory
+from lovecraft.files import locked, new_directory
 
+KEPT = "tokenizers"  # below the cache
 BOS, EOS = "<|begin_of_text|>", "<|end_of_text|>"
 PART = 100_000  # characters handed to the trainer at once; a word that is cut there is one of very many
 FORMAT = 1  # raise it when other files come of the same inputs
@@ -39,14 +39,14 @@ def build_tokenizer(dataset: DatasetConfig, cache: Path) -> Path:
     if not dataset.train:
         raise DataError("there are no train texts to train a tokenizer on", hint='set train = ("*.txt",)')
     inputs = tokenizer_inputs(dataset, cache)
-    final = tokenizer_directory(inputs, cache)
+    final = cache / KEPT / cache_key(inputs)
     try:
         if not final.exists():
             with locked(final, "tokenizer"):
                 if not final.exists():  # the process that was waited for may have made it
                     with new_directory(final) as directory:
-                        train_bpe(_texts(dataset), directory, inputs["vocab_size"], inputs["min_frequency"])
-                        (directory / "inputs.json").write_text(json.dumps(inputs, indent=2) + "\n", encoding="utf-8")
+                        train_bpe(_texts(dataset), directory, inputs["bpe.vocab_size"], inputs["bpe.min_frequency"])
+                        (directory / INDEX_FILE).write_text(json.dumps({"inputs": inputs}), encoding="utf-8")
     except OSError as error:
         raise DataError(f"the tokenizer cannot be written to {final}: {error.strerror or error}") from error
     return final
@@ -54,27 +54,16 @@ def build_tokenizer(dataset: DatasetConfig, cache: Path) -> Path:
 
 def tokenizer_inputs(dataset: DatasetConfig, cache: Path) -> dict[str, Any]:
     """Return all that the tokenizer is made from, in JSON's types. Raises DataError where the source cannot be read."""
-    source, bpe = locate(dataset.source), dataset.bpe
-    assert bpe is not None
-    try:
-        corpus = content_hash(source, cache / "hashes.json")
-    except OSError as error:
-        raise DataError(f"the content of {source} cannot be hashed: {error}") from error
+    assert dataset.bpe is not None
     inputs = {
         "version": FORMAT,
         "tokenizers": tokenizers.__version__,
-        "corpus": corpus,
-        "file": source.name if source.is_file() else "",  # the patterns are matched against it
+        **corpus_inputs(dataset, cache),
         **{name: getattr(dataset, name) for name in MATTERS},
-        "vocab_size": bpe.vocab_size,
-        "min_frequency": bpe.min_frequency,
+        "bpe.vocab_size": dataset.bpe.vocab_size,
+        "bpe.min_frequency": dataset.bpe.min_frequency,
     }
     return dict(json.loads(json.dumps(inputs)))
-
-
-def tokenizer_directory(inputs: dict[str, Any], cache: Path) -> Path:
-    """Return where the tokenizer made from `inputs` is kept."""
-    return cache / "tokenizers" / hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def train_bpe(texts: Iterable[str], directory: Path, vocab_size: int, min_frequency: int) -> None:

@@ -101,14 +101,9 @@ def build_inputs(dataset: DatasetConfig, tokenizer: Tokenizer, cache: Path) -> d
 
     Hashes of the source's files are remembered below `cache`. Raises DataError where one cannot be read.
     """
-    source = locate(dataset.source)
-    try:
-        files = file_hashes(source, cache / "hashes.json")
-    except OSError as error:
-        raise DataError(f"the content of {source} cannot be hashed: {error}") from error
     inputs = {
         "version": FORMAT,
-        **{f"{CORPUS}{name}": digest for name, digest in files.items()},
+        **corpus_inputs(dataset, cache),
         "tokenizer": tokenizer.fingerprint,
         "add_bos": _adds_bos(dataset, tokenizer),
         "stride": shared_length(dataset),
@@ -117,19 +112,29 @@ def build_inputs(dataset: DatasetConfig, tokenizer: Tokenizer, cache: Path) -> d
     return dict(json.loads(json.dumps(inputs)))
 
 
+def corpus_inputs(dataset: DatasetConfig, cache: Path) -> dict[str, str]:
+    """Return the content hash of each file of the source, by `CORPUS` and its name."""
+    source = locate(dataset.source)
+    try:
+        files = file_hashes(source, cache / "hashes.json")
+    except OSError as error:
+        raise DataError(f"the content of {source} cannot be hashed: {error}") from error
+    return {f"{CORPUS}{name}": digest for name, digest in files.items()}
+
+
 def cache_key(inputs: dict[str, Any]) -> str:
-    """Return the name under which the blocks made from `inputs` are kept."""
+    """Return the name under which what is made from `inputs` is kept."""
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def closest_inputs(inputs: dict[str, Any], cache: Path) -> dict[str, Any] | None:
-    """Return the inputs of the blocks below `cache` that differ least from `inputs`, the newest of several.
+def closest_inputs(inputs: dict[str, Any], kept: Path) -> dict[str, Any] | None:
+    """Return the inputs of what is in `kept`, such as blocks, that differ least from `inputs`, the newest of several.
 
-    None where no blocks were built of any file of the corpus.
+    None where nothing there was built of any file of the corpus.
     """
     corpus = {name for name in inputs if name.startswith(CORPUS)}
     found: list[tuple[int, int, dict[str, Any]]] = []
-    for file in (cache / "blocks").glob(f"[!.]*/{INDEX_FILE}"):
+    for file in kept.glob(f"[!.]*/{INDEX_FILE}"):
         try:
             other, age = json.loads(file.read_text(encoding="utf-8"))["inputs"], -file.stat().st_mtime_ns
         except (OSError, ValueError, KeyError, TypeError):  # being removed, or damaged: nothing to compare with

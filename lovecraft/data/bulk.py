@@ -19,8 +19,7 @@ import tiktoken
 import tokenizers
 from tokenizers import models, normalizers
 
-from lovecraft.ranks import Ranks
-from lovecraft.tokenizer import Tokenizer
+from lovecraft.tokenizer import HuggingFace, Tokenizer
 
 COMPARED = 4_000_000  # characters that are compared at first, without a gap
 EVERY = 50  # of so many parts of texts one is compared from then on
@@ -113,7 +112,7 @@ class BulkEncoder:
 
     def report(self) -> str:
         """Return which library ran, and why, or what that rests on."""
-        if isinstance(self._tokenizer.backend, Ranks):
+        if not isinstance(self._tokenizer.backend, HuggingFace):
             return "encoded by tiktoken, as the tokenizer's makers do"
         if self._fast is None:
             return f"encoded by the tokenizers library: {self._reason}"
@@ -152,7 +151,7 @@ class BulkEncoder:
 
 def _find_fast(tokenizer: Tokenizer) -> tuple[Fast | None, str]:
     """Return tiktoken in the place of a tokenizer.json, or None and why it cannot take it."""
-    if isinstance(tokenizer.backend, Ranks):
+    if not isinstance(tokenizer.backend, HuggingFace):
         return None, ""
     try:
         return _translate(tokenizer.backend.library), ""

@@ -308,3 +308,57 @@ def test_a_build_that_is_stopped_anywhere_leaves_nothing_that_looks_finished(
     shutil.rmtree(workspace / ".lc")
     undisturbed = Path(lc("build", "texts").out.strip())
     assert {file.name: file.read_bytes() for file in undisturbed.iterdir()} == content
+
+
+# --- the tokenizer ----------------------------------------------------------------------------------
+
+BPE = ("--bpe", "BPE", "--bpe.vocab-size", "280")
+
+
+def test_a_tokenizer_is_trained_before_the_blocks_that_it_makes(lc: Lc) -> None:
+    dry = lc("build", "texts", "--dry-run", *BPE)
+    built = lc("build", "texts", *BPE)
+    again = lc("build", "texts", "--dry-run", *BPE)
+    alone = lc("build", "texts", "tokenizer", *BPE)
+
+    assert dry.code == 1
+    assert dry.out.splitlines() == ["tokenizer  stale  never built", "dataset  stale  never built"]
+    assert built.code == 0, built.err
+    tokenizer, blocks = built.out.splitlines()
+    assert json.loads((Path(tokenizer) / "tokenizer.json").read_text())["model"]["type"] == "BPE"
+    assert "tokenizer: 280 tokens" in built.err
+    assert (again.code, again.out.splitlines()) == (0, [f"tokenizer  fresh  {tokenizer}", f"dataset  fresh  {blocks}"])
+    assert alone.out.strip() == tokenizer
+
+
+def test_a_dry_run_names_what_made_the_tokenizer_stale_and_trains_none(lc: Lc, workspace: Path) -> None:
+    lc("build", "texts", "tokenizer", *BPE)
+    dry = lc("build", "texts", "--dry-run", "--bpe", "BPE", "--bpe.vocab-size", "281")
+    assert dry.code == 1
+    assert dry.out.splitlines() == [
+        "tokenizer  stale  bpe.vocab_size: 280 → 281  (--bpe.vocab-size 281)",
+        "dataset  stale  never built",
+    ]
+    assert len(list((workspace / ".lc" / "cache" / "tokenizers").glob("[!.]*/tokenizer.json"))) == 1
+
+
+def test_the_blocks_of_a_trained_tokenizer_are_made_of_its_tokens(lc: Lc) -> None:
+    shown = lc("data", "texts", "--json", *BPE)
+    assert shown.code == 0, shown.err
+    assert "tokenizers" in json.loads(shown.out)["tokenizer"]
+    assert lc("data", "texts", "--blocks", *BPE).code == 0
+
+
+def test_there_is_no_tokenizer_to_build_where_none_is_trained(lc: Lc) -> None:
+    wrong = lc("build", "texts", "tokenizer")
+    assert wrong.code == 2
+    assert "no part 'tokenizer'" in wrong.err
+
+
+def test_a_vocabulary_that_does_not_fit_the_model_is_refused(lc: Lc, workspace: Path) -> None:
+    words = [f"{i * 7919 % 26**4:x}" + chr(97 + i % 26) * 3 for i in range(3000)]
+    (workspace / "texts" / "a.txt").write_text(" ".join(words * 2))
+    for command in ("train", "plan", "eval"):
+        wrong = lc(command, "tiny", "--dataset.bpe", "BPE", "--dataset.bpe.vocab-size", "4000")
+        assert (command, wrong.code) == (command, 2)
+        assert "tokens, but the model knows" in wrong.err

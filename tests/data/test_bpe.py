@@ -138,7 +138,7 @@ def test_another_corpus_or_library_makes_another(texts: Path, tmp_path: Path, mo
 def test_every_option_of_a_dataset_is_in_the_key_or_does_not_matter(texts: Path, tmp_path: Path) -> None:
     known = tokenizer_inputs(dataset(texts), tmp_path / "cache").keys() | DO_NOT_MATTER
     assert set(DatasetConfig.__options__) <= known
-    assert set(BPE.__options__) <= known
+    assert {f"bpe.{name}" for name in BPE.__options__} <= known
 
 
 def test_a_tokenizer_to_take_and_one_to_train_contradict_each_other(texts: Path, tmp_path: Path) -> None:

@@ -194,7 +194,7 @@ CHANGES = {
     "add_eos": False,
     "train_on_overlap": True,
 }
-NO_MATTER = {"source", "tokenizer", "shuffle"}
+NO_MATTER = {"source", "tokenizer", "bpe", "shuffle"}
 
 
 def test_every_option_is_known_to_matter_or_not() -> None:
@@ -269,20 +269,20 @@ def test_the_closest_blocks_are_those_that_differ_least_and_share_a_file(
 ) -> None:
     cache = tmp_path / "cache"
     now = build_inputs(change(dataset, block_size=48, stride=9), tokenizer, cache)
-    assert closest_inputs(now, cache) is None
+    assert closest_inputs(now, cache / "blocks") is None
     build(dataset, tokenizer, cache)
     build(change(dataset, block_size=64), tokenizer, cache)
     build(change(dataset, block_size=48), tokenizer, cache)
-    before = closest_inputs(now, cache)
+    before = closest_inputs(now, cache / "blocks")
     assert before is not None
     assert differing(before, now) == ["stride"]
     (dataset.source / "new.txt").write_text(TEXT)
     (dataset.source / "b.txt").unlink()
-    before = closest_inputs(build_inputs(dataset, tokenizer, cache), cache)
+    before = closest_inputs(build_inputs(dataset, tokenizer, cache), cache / "blocks")
     assert before is not None
     assert differing(before, build_inputs(dataset, tokenizer, cache)) == ["corpus/new.txt", "corpus/b.txt"]
     alone = change(dataset, source=(dataset.source / "a.txt").rename(tmp_path / "elsewhere.txt"))
-    assert closest_inputs(build_inputs(alone, tokenizer, cache), cache) is None
+    assert closest_inputs(build_inputs(alone, tokenizer, cache), cache / "blocks") is None
 
 
 def test_a_second_build_reads_and_tokenizes_nothing(
