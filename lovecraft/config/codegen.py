@@ -69,7 +69,7 @@ def _literal(value: Any, top: Any, before: int = 0, depth: int = 1) -> str:
     if isinstance(value, str):
         return _text(value)
     if not isinstance(value, tuple):
-        return repr(value)
+        return repr(value).replace("e+", "e")
     line = "(" + ", ".join(_literal(item, top) for item in value) + ("," if len(value) == 1 else "") + ")"
     if not value or len(INDENT) * depth + before + len(line) <= WIDTH:
         return line
