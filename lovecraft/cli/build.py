@@ -4,7 +4,6 @@ With --dry-run nothing is built: it says whether each part is fresh or stale, an
 """
 
 import argparse
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -144,24 +143,21 @@ def _model(model: ModelConfig) -> Part:
     return Part("model", "fresh", str(path), [])
 
 
-def _lines(part: Part) -> Iterator[str]:
-    """Yield what a dry run prints of a part: that it is fresh, and where, or all that made it stale."""
+def _lines(part: Part) -> list[str]:
+    """Return what a dry run prints of a part: that it is fresh, and where, or all that made it stale."""
     if part.state == "fresh":
-        yield f"{part.part}  fresh  {part.directory}"
-    elif not part.changes:
-        yield f"{part.part}  stale  {part.state}"
-    files = [change for change in part.changes if "/" in change.path]
-    for change in part.changes:
-        if change not in files[FILES_NAMED:]:
-            yield f"{part.part}  stale  {_reason(change)}  ({change.b_origin})"
-    if more := len(files[FILES_NAMED:]):
-        yield f"{part.part}  stale  corpus: and {more:,} more files  ({files[0].b_origin})"
+        return [f"{part.part}  fresh  {part.directory}"]
+    files = [_reason(change) for change in part.changes if "/" in change.path]
+    more = [f"corpus: and {len(files) - FILES_NAMED:,} more files"] * (len(files) > FILES_NAMED)
+    options = [_reason(change) for change in part.changes if "/" not in change.path]
+    return [f"{part.part}  stale  {why}" for why in [*files[:FILES_NAMED], *more, *options] or [part.state]]
 
 
 def _reason(change: Change) -> str:
     name, _, file = change.path.partition("/")
-    if file:
-        return f"{name}: {file} {'added' if change.a is None else 'removed' if change.b is None else 'has changed'}"
+    what = f"{text_of(change.a)} → {text_of(change.b)}"
     if name == "tokenizer":
-        return f"{name}: content has changed"
-    return f"{name}: {text_of(change.a)} → {text_of(change.b)}"
+        what = "content has changed"
+    elif file:
+        what = f"{file} {'added' if change.a is None else 'removed' if change.b is None else 'has changed'}"
+    return f"{name}: {what}  ({change.b_origin})"

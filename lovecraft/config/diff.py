@@ -59,18 +59,15 @@ def diff(a: Iterable[Entry], b: Iterable[Entry]) -> list[Change]:
     left, right = {e.path: e for e in a}, {e.path: e for e in b}
     changes = []
     for path in left | right:
-        here, there = left.get(path), right.get(path)
-        if not _follows(path, left, right) if here is None or there is None else here.value != there.value:
-            changes.append(
-                Change(
-                    path,
-                    here.value if here else None,
-                    there.value if there else None,
-                    here.origin if here else "",
-                    there.origin if there else "",
-                )
-            )
+        here, there = (side.get(path) or Entry(path, None, "", "") for side in (left, right))
+        both = path in left and path in right
+        if here.value != there.value if both else not _follows(path, left, right):
+            changes.append(_change(here, there))
     return changes
+
+
+def _change(a: Entry, b: Entry) -> Change:
+    return Change(b.path, a.value, b.value, a.origin, b.origin)
 
 
 def _follows(path: str, left: dict[str, Entry], right: dict[str, Entry]) -> bool:
@@ -88,15 +85,14 @@ def changed_here(cls: Any, root: Path | None) -> list[Change]:
     own = base.named(cls)
     parent = next(c for c in own.__mro__ if isinstance(c, base._Meta) and c.__file__ != own.__file__)
     before = {row.path: entry(row, root) for row in rows_so_far(parent)}
-    changes = []
-    for here in entries(cls, root):
-        was = before.get(here.path)
-        old, origin = (was.value, was.origin) if was else (here.default, "")
-        if here.value != old:
-            changes.append(Change(here.path, old, here.value, origin, here.origin))
-    return changes
+    pairs = [(before.get(e.path) or _default(e), e) for e in entries(cls, root)]
+    return [_change(was, e) for was, e in pairs if was.value != e.value]
 
 
 def changed_from_defaults(options: Iterable[Entry]) -> list[Change]:
     """Return what differs from the library's defaults, as changes from the default to the value."""
-    return [Change(e.path, e.default, e.value, "", e.origin) for e in options if e.value != e.default]
+    return [_change(_default(e), e) for e in options if e.value != e.default]
+
+
+def _default(e: Entry) -> Entry:
+    return attrs.evolve(e, value=e.default, origin="")

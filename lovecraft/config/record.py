@@ -26,16 +26,11 @@ from lovecraft.errors import ConfigError
 
 FORMAT = 1
 NAME = "record.json"
-_FIELDS = {
-    "format": int,
-    "config": str,
-    "class": str,
-    "fingerprint": str,
-    "options": list,
-    "own": list,
-    "inputs": dict,
-    "created": str,
-    "changes": list,
+_FIELDS = {  # what is read of a record, by type
+    int: ("format",),
+    str: ("config", "class", "fingerprint", "created"),
+    list: ("options", "own", "changes"),
+    dict: ("inputs",),
 }
 _VERSIONED = ("lovecraft-lc", "torch", "transformers", "tokenizers", "datasets", "safetensors", "numpy")
 
@@ -111,7 +106,7 @@ def read(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: not a record: it is no JSON object")
     if record.get("format", FORMAT) != FORMAT:
         raise ConfigError(f"{path}: format {record['format']}, but this lovecraft reads {FORMAT}")
-    if missing := [name for name, kind in _FIELDS.items() if not isinstance(record.get(name), kind)]:
+    if missing := [name for kind, names in _FIELDS.items() for name in names if not isinstance(record.get(name), kind)]:
         raise ConfigError(f"{path}: not a record: it has no {missing[0]!r}, or a damaged one")
     if not re.fullmatch(r"\w+(/\w+)*", record["config"]):  # it becomes the path of the next run
         raise ConfigError(f"{path}: its config cannot be called {record['config']!r}")

@@ -92,7 +92,8 @@ def build(dataset: DatasetConfig, tokenizer: Tokenizer, cache: Path) -> Built:
                 if build_inputs(dataset, tokenizer, cache) != inputs:
                     raise DataError(f"{dataset.source} changed while it was read", hint="run the command again")
     except OSError as error:
-        raise DataError(f"the token blocks cannot be written to {final}: {error.strerror or error}") from error
+        why = error.strerror or f"{error}; is the disk full?"  # so numpy puts it
+        raise DataError(f"the token blocks cannot be written to {final}: {why}") from error
     return _open(final)
 
 

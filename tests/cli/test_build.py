@@ -87,7 +87,7 @@ def test_of_many_files_some_are_named_and_the_rest_are_counted(lc: Lc, workspace
     lines = lc("build", "texts", "--dry-run", "--block-size", "16").out.splitlines()
 
     assert len(lines) == 7
-    assert "dataset  stale  corpus: and 3 more files  (//texts)" in lines
+    assert "dataset  stale  corpus: and 3 more files" in lines
     assert "dataset  stale  block_size: 32 → 16  (--block-size 16)" in lines
 
 

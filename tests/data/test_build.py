@@ -403,10 +403,10 @@ def test_a_disk_that_is_full_in_the_middle_of_a_file_is_said(
     dataset: DatasetConfig, tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*args: object) -> None:
-        raise OSError("4096 requested and 0 written")  # so numpy puts it
+        raise OSError("4096 requested and 0 written")  # as numpy puts it
 
     monkeypatch.setattr(np, "save", full)
-    with pytest.raises(DataError, match=r"cannot be written.*4096 requested and 0 written"):
+    with pytest.raises(DataError, match=r"cannot be written.*4096 requested and 0 written; is the disk full"):
         build(dataset, tokenizer, tmp_path / "cache")
 
 
