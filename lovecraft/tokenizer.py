@@ -8,7 +8,7 @@ import functools
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import tokenizers
 
 from lovecraft.errors import ModelError
 from lovecraft.files import hash_file
-from lovecraft.ranks import Ranks, read_llama3, read_tekken
+from lovecraft.ranks import Read, read_llama3, read_tekken
 
 # What a model directory carries besides its weights and config.json, so that a copy tokenizes and stops alike.
 TOKENIZER_FILES: tuple[str, ...] = (
@@ -35,52 +35,6 @@ TOKENIZER_FILES: tuple[str, ...] = (
 
 SAME = "the files of the directory must be of the same model"
 AGAIN = "copy it again from where the model comes from"
-
-
-@attrs.frozen(eq=False)
-class HuggingFace:
-    """A tokenizer.json, run by the tokenizers library."""
-
-    library: tokenizers.Tokenizer = attrs.field(repr=False)
-    vocab_size: int
-    begins: int | None
-    """The token that its post-processor puts before a text."""
-    named: Mapping[str, int] = {}
-    ends: tuple[int, ...] = ()
-
-    def encode(self, text: str) -> list[int]:
-        """Return the ids of `text`, in which nothing is special."""
-        return self.library.encode(text, add_special_tokens=False).ids
-
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return the ids of each text, as `encode` does, on all the cores there are."""
-        return [row.ids for row in self.library.encode_batch_fast(list(texts), add_special_tokens=False)]
-
-    def encode_template(self, text: str) -> list[int]:
-        """Return the ids of `text`, in which special tokens are themselves."""
-        return self._with_special.encode(text, add_special_tokens=False).ids
-
-    def encode_with_offsets(self, text: str, template: bool) -> tuple[list[int], list[tuple[int, int]]]:
-        """Return the ids of `text`, and the first character and the one behind the last that each stands for."""
-        row = (self._with_special if template else self.library).encode(text, add_special_tokens=False)
-        return row.ids, row.offsets
-
-    def decode(self, ids: Sequence[int], skip_special: bool) -> str:
-        """Return the text of `ids`."""
-        return self.library.decode(list(ids), skip_special_tokens=skip_special)
-
-    def id_of(self, token: str) -> int | None:
-        """Return the id of a token by its text."""
-        return self.library.token_to_id(token)
-
-    def special_texts(self, ends: Sequence[int]) -> list[str]:
-        """Return how the tokens are spelled that are special or in `ends`: those that a template may write."""
-        return [t.content for i, t in self.library.get_added_tokens_decoder().items() if t.special or i in ends]
-
-    @functools.cached_property
-    def _with_special(self) -> tokenizers.Tokenizer:
-        # A second copy, because the switch is a state of the library's object and threads share that.
-        return tokenizers.Tokenizer.from_str(self.library.to_str())
 
 
 @attrs.frozen(eq=False)
@@ -108,34 +62,40 @@ class Tokenizer:
     fingerprint: str
     """Hash of what makes ids: the tokenizer's file, BOS, EOS and the habit."""
 
-    backend: HuggingFace | Ranks = attrs.field(repr=False)
-    """What does the work."""
+    library: tokenizers.Tokenizer = attrs.field(repr=False)
+    """What does the work. Shared by threads, so that nothing may set its switches."""
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of `text`; text that spells a special token is encoded as ordinary text."""
-        return self.backend.encode(text)
+        return self.library.encode(text, add_special_tokens=False).ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return the ids of each text, as `encode` does; `data.bulk` does the same for many texts."""
-        return self.backend.encode_batch(texts)
+        """Return the ids of each text, as `encode` does, on all the cores there are; `data.bulk` may be faster."""
+        return [row.ids for row in self.library.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     def encode_template(self, text: str) -> list[int]:
         """Return the ids of a rendered chat template: text that spells a special token *is* that token.
 
         Whatever a user wrote must not reach this unless it is wanted that a user can write special tokens.
         """
-        return self.backend.encode_template(text)
+        return self._with_special.encode(text, add_special_tokens=False).ids
 
     def encode_with_offsets(self, text: str, *, template: bool) -> tuple[list[int], list[tuple[int, int]]]:
         """Return the ids of `text`, and the first character and the one behind the last that each stands for.
 
         As `encode_template` with `template`, else as `encode`. A character of several tokens is of each of them.
         """
-        return self.backend.encode_with_offsets(text, template)
+        row = (self._with_special if template else self.library).encode(text, add_special_tokens=False)
+        return row.ids, row.offsets
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
         """Return the text of `ids`; bytes that are not UTF-8 become U+FFFD."""
-        return self.backend.decode(ids, skip_special)
+        return self.library.decode(list(ids), skip_special_tokens=skip_special)
+
+    @functools.cached_property
+    def _with_special(self) -> tokenizers.Tokenizer:
+        # A second copy, because the switch is a state of the library's object.
+        return tokenizers.Tokenizer.from_str(self.library.to_str())
 
     def __reduce__(self) -> tuple[object, ...]:
         # The library's own pickle forgets `encode_special_tokens`.
@@ -153,42 +113,42 @@ def load_tokenizer(path: Path) -> Tokenizer:
     if file is None:
         hint = "a model directory in Hugging Face layout has one; lc convert makes such a directory from a GGUF"
         raise ModelError(f"there is no tokenizer.json in {path}", hint=hint)
-    backend = READERS[file.name](file)
-    config = _read_json(path / "tokenizer_config.json")
-    bos = _special_id(path, backend, config, "bos")
-    eos = _special_id(path, backend, config, "eos")
-    adds_bos = bos is not None and backend.begins == bos
-    ends = [*dict.fromkeys(i for i in (eos, *_config_ids(path, "eos"), *backend.ends) if i is not None)]
-    texts = sorted(backend.special_texts(ends), key=len, reverse=True)
+    library, marks = READERS[file.name](file)
+    begins = library.encode("").ids[:1]
+    library.no_truncation()
+    library.no_padding()
+    library.post_processor = None  # it would take white space off the offsets
+    library.encode_special_tokens = True  # "encode them as text", not "look for them in the text"
+    bos, eos = (_special_id(path, library, kind, mark) for kind, mark in zip(("bos", "eos"), marks, strict=False))
+    ends = [eos, *_config_ids(path, "eos"), *map(library.token_to_id, filter(None, marks[1:]))]
+    stop_ids = tuple(dict.fromkeys(token for token in ends if token is not None))
+    added = library.get_added_tokens_decoder().items()
+    special = sorted((t.content for i, t in added if t.special or i in stop_ids), key=len, reverse=True)
+    adds_bos = begins == [bos]
     return Tokenizer(
         path=path,
         bos_id=bos,
         eos_id=eos,
-        stop_ids=tuple(ends),
+        stop_ids=stop_ids,
         adds_bos=adds_bos,
-        vocab_size=backend.vocab_size,
-        special=re.compile("|".join(map(re.escape, texts)) or "(?!)"),  # which matches nothing
+        vocab_size=1 + max(library.get_vocab().values()),
+        special=re.compile("|".join(map(re.escape, special)) or "(?!)"),  # which matches nothing
         fingerprint=hashlib.sha256(json.dumps([hash_file(file), bos, eos, adds_bos]).encode()).hexdigest(),
-        backend=backend,
+        library=library,
     )
 
 
-def _read_huggingface(file: Path) -> HuggingFace:
+def _read_huggingface(file: Path) -> Read:
     try:
         library = tokenizers.Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises it bare
         raise ModelError(f"{file} cannot be read: {error}", hint=AGAIN) from error
     if library.get_vocab_size() == 0:
         raise ModelError(f"{file} has an empty vocabulary", hint=AGAIN)
-    library.no_truncation()
-    library.no_padding()
-    begins = next(iter(library.encode("").ids), None)
-    library.post_processor = None  # it would take white space off the offsets
-    library.encode_special_tokens = True  # "encode them as text", not "look for them in the text"
-    return HuggingFace(library, 1 + max(library.get_vocab().values()), begins)
+    return library, ("", "")
 
 
-READERS: dict[str, Callable[[Path], HuggingFace | Ranks]] = {
+READERS: dict[str, Callable[[Path], Read]] = {
     "tokenizer.json": _read_huggingface,
     "tekken.json": read_tekken,
     "tokenizer.model": read_llama3,
@@ -209,26 +169,27 @@ def _read_json(file: Path) -> dict[str, Any]:
     return content
 
 
-def _special_id(path: Path, backend: HuggingFace | Ranks, config: dict[str, Any], kind: str) -> int | None:
+def _special_id(path: Path, library: tokenizers.Tokenizer, kind: str, own: str) -> int | None:
     """Return the id of `kind` (bos or eos): by its text in the tokenizer's files, else by the model's configs.
 
-    Where none of them names it, it is what the makers of a file of ranks use.
+    Where none of them names it, it is what the makers of a file of ranks use, their `own`.
     """
-    for tokens in (config, _read_json(path / "special_tokens_map.json")):
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        tokens = _read_json(path / name)
         if f"{kind}_token" in tokens:
-            return _id_of(path, backend, tokens[f"{kind}_token"], kind)
+            return _id_of(path, library, tokens[f"{kind}_token"], kind)
     ids = _config_ids(path, kind)
-    if ids and ids[0] >= backend.vocab_size:
+    if ids and library.id_to_token(ids[0]) is None:
         raise ModelError(f"the {kind}_token_id {ids[0]} of {path} is not in its tokenizer", hint=SAME)
-    return ids[0] if ids else backend.named.get(kind)
+    return ids[0] if ids else library.token_to_id(own) if own else None
 
 
-def _id_of(path: Path, backend: HuggingFace | Ranks, token: object, kind: str) -> int | None:
+def _id_of(path: Path, library: tokenizers.Tokenizer, token: object, kind: str) -> int | None:
     """Return the id of a token spelled as a string or as {"content": string}; None of null."""
     text = token.get("content") if isinstance(token, dict) else token
     if text is None:
         return None
-    found = backend.id_of(text) if isinstance(text, str) else None
+    found = library.token_to_id(text) if isinstance(text, str) else None
     if found is None:
         raise ModelError(f"the {kind}_token {text!r} of {path} is not in its tokenizer", hint=SAME)
     return found

@@ -41,7 +41,7 @@ MAY_IMPORT = {
     "tokenizer": "errors files ranks",
     "chat_template": "errors",
     "models": "errors config",
-    "data": "errors files config tokenizer chat_template",
+    "data": "errors files config ranks tokenizer chat_template",
     "checkpoint": "errors files config tokenizer models device",
     "convert": "errors files config tokenizer models device checkpoint",
     "engine": "errors files config tokenizer models device checkpoint",
@@ -67,6 +67,7 @@ BROAD_EXCEPT = {
     "engine/engine.py:_drive": "the engine's thread: one request fails, the others go on",
     "serve/server.py:work": "the loading thread: the error is handed to whoever waits for the model",
     "tokenizer.py:_read_huggingface": "the tokenizers library raises a bare Exception for a bad file",
+    "ranks.py:_library": "the tokenizers library raises a bare Exception for a bad regex",
     "convert/gguf_tokenizer.py:_byte_level_bpe": "the tokenizers library raises a bare Exception for bad merges",
 }
 """Where `except Exception` may stand without raising again, and why."""

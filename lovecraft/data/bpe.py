@@ -1,6 +1,8 @@
 """A byte-level BPE tokenizer trained on a dataset's train texts, once, and kept.
 
-CACHE/tokenizers/KEY/  tokenizer.json  tokenizer_config.json  index.json
+    CACHE/tokenizers/KEY/  tokenizer.json  tokenizer_config.json  index.json
+
+The key is of all that can change it: the corpus, the options that choose the texts, the tokenizers library.
 """
 
 import json
@@ -46,6 +48,8 @@ def build_tokenizer(dataset: DatasetConfig, cache: Path) -> Path:
                 if not final.exists():  # the process that was waited for may have made it
                     with new_directory(final) as directory:
                         train_bpe(_texts(dataset), directory, inputs["bpe.vocab_size"], inputs["bpe.min_frequency"])
+                        if tokenizer_inputs(dataset, cache) != inputs:
+                            raise DataError(f"{dataset.source} changed while it was read", hint="run the command again")
                         (directory / INDEX_FILE).write_text(json.dumps({"inputs": inputs}), encoding="utf-8")
     except OSError as error:
         raise DataError(f"the tokenizer cannot be written to {final}: {error.strerror or error}") from error
@@ -85,13 +89,8 @@ def train_bpe(texts: Iterable[str], directory: Path, vocab_size: int, min_freque
     library.post_processor = processors.TemplateProcessing(
         single=f"{BOS} $A", pair=f"{BOS} $A $B", special_tokens=[(BOS, library.token_to_id(BOS))]
     )
-    library.save(str(directory / "tokenizer.json"))
-    config = {
-        "bos_token": BOS,
-        "eos_token": EOS,
-        "clean_up_tokenization_spaces": False,
-        "tokenizer_class": "PreTrainedTokenizerFast",
-    }
+    (directory / "tokenizer.json").write_text(library.to_str(pretty=True), encoding="utf-8")
+    config = {"bos_token": BOS, "eos_token": EOS, "tokenizer_class": "PreTrainedTokenizerFast"}
     (directory / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 

@@ -141,6 +141,13 @@ def test_every_option_of_a_dataset_is_in_the_key_or_does_not_matter(texts: Path,
     assert {f"bpe.{name}" for name in BPE.__options__} <= known
 
 
+def test_a_corpus_that_changes_meanwhile_makes_none(texts: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(bpe, "train_bpe", lambda *_: (texts / "a.txt").write_text("other"))
+    with pytest.raises(DataError, match="changed while it was read"):
+        build_tokenizer(dataset(texts), tmp_path / "cache")
+    assert not list((tmp_path / "cache" / "tokenizers").glob(f"*/{bpe.INDEX_FILE}"))
+
+
 def test_a_tokenizer_to_take_and_one_to_train_contradict_each_other(texts: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="tokenizer and bpe"):
         build_tokenizer(dataset(texts, tokenizer=tmp_path), tmp_path / "cache")

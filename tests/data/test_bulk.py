@@ -9,7 +9,7 @@ import pytest
 import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 from transformers.convert_slow_tokenizer import TikTokenConverter
 
 from lovecraft.data import bulk
@@ -82,21 +82,13 @@ def test_ids_are_of_the_smallest_type(trained: Tokenizer) -> None:
     assert BulkEncoder(trained).encode(["the", ""])[1].dtype == np.uint16
 
 
-def test_added_tokens_are_found_in_a_text_and_special_ones_are_not(load: Callable) -> None:
+def test_special_tokens_that_a_text_spells_are_text(load: Callable) -> None:
     library = train(LLAMA3)
     library.add_special_tokens(["<s>"])
-    library.add_tokens([AddedToken("<tool>", normalized=False), AddedToken("<tool>x", normalized=False)])
-    library.normalizer = normalizers.NFC()
     tokenizer = load(library)
-    text = "a<tool>b <s> <tool> e\u0301 <tool>x<tool>y"
     encoder = BulkEncoder(tokenizer)
-    try:
-        found = encoder.encode([text])
-    except Differs:  # tiktoken may look for the shorter one first
-        found = BulkEncoder(tokenizer, "it differs").encode([text])
-    assert lists(found) == [tokenizer.encode(text)]
-    assert library.token_to_id("<tool>") in found[0]
-    assert library.token_to_id("<s>") not in found[0]
+    assert lists(encoder.encode(["a<s>b"])) == [tokenizer.encode("a<s>b")]
+    assert "encoded by tiktoken" in encoder.report()
 
 
 def test_a_vocabulary_with_ignored_merges_runs_through_tiktoken(tmp_path: Path) -> None:
@@ -107,8 +99,8 @@ def test_a_vocabulary_with_ignored_merges_runs_through_tiktoken(tmp_path: Path) 
     encoder = BulkEncoder(load_tokenizer(tmp_path / "json"))
     own = BulkEncoder(load_tokenizer(tmp_path))
     assert lists(encoder.encode(TEXTS)) == lists(own.encode(TEXTS))
-    assert "encoded by tiktoken, whose" in encoder.report()
-    assert "makers" in own.report()
+    assert "encoded by tiktoken" in encoder.report()
+    assert encoder.report() == own.report()
 
 
 def test_a_text_with_a_byte_that_has_no_token_goes_through_the_library(load: Callable) -> None:
@@ -152,10 +144,14 @@ def unlisted(content: dict) -> None:
         vocab[a + b] = vocab.get(a + b, len(vocab))
 
 
+WORD = {"id": 0, "content": "bell", "special": False, "single_word": False, "lstrip": False, "rstrip": False} | {
+    "normalized": False
+}
 CHANGES: dict[str, Callable[[dict], None]] = {
     "an ambiguous merge": unlisted,
     "two ways to one token": apart,
     "bytes for what is unknown": lambda c: c["model"].update(byte_fallback=True),
+    "words that are looked for": lambda c: c["added_tokens"].append(WORD),
     "another normalizer": lambda c: c.update(normalizer={"type": "Lowercase"}),
     "a blank before each text": lambda c: c["pre_tokenizer"].update(add_prefix_space=True),
     "another splitting": lambda c: c.update(pre_tokenizer={"type": "Whitespace"}),
@@ -192,9 +188,10 @@ def fallen_back(tokenizer: Tokenizer, texts: list[str], reason: str) -> None:
     assert again.report() == f"encoded by the tokenizers library: {caught.value}"
 
 
-def test_a_lie_about_ascii_is_found_whatever_the_texts_hold(load: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lie_about_a_letter_is_found_when_it_first_comes(load: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     lying(monkeypatch, bulk.GPT2.replace("[sdmt]", "[sdm]"))
-    fallen_back(load(train(GPT2)), ["word"], "other ids")
+    monkeypatch.setattr(bulk, "COMPARED", 0)
+    fallen_back(load(train(GPT2)), ["word", "t"], "other ids")
 
 
 def test_a_regex_that_leaves_gaps_is_found(load: Callable) -> None:
