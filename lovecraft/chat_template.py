@@ -1,6 +1,7 @@
 """A model's chat template: messages to the text that it was taught conversations in. Sandboxed; imports no torch."""
 
 import datetime
+import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -32,6 +33,9 @@ class ChatTemplate:
 
     marks_turns: bool
     """Whether it says itself, by {% generation %}, which text is the assistant's."""
+
+    fingerprint: str
+    """Hash of its text, and of the special tokens that it may name."""
 
     _date: datetime.date | None
     _template: Template = attrs.field(repr=False)
@@ -94,7 +98,10 @@ def find_template(path: Path, date: datetime.date | None = None) -> ChatTemplate
         template = environment.from_string(source, globals=names)
     except TemplateError as error:
         raise ModelError(f"the chat template of {path} is broken: {error}") from None
-    return ChatTemplate(path, re.search(r"\{%[-+]?\s*generation\b", source) is not None, date, template)
+    special = {name: names[name] for name in SPECIAL if name in names}
+    fingerprint = hashlib.sha256(json.dumps([source, special]).encode()).hexdigest()[:16]
+    marks_turns = re.search(r"\{%[-+]?\s*generation\b", source) is not None
+    return ChatTemplate(path, marks_turns, fingerprint, date, template)
 
 
 class _Generation(Extension):

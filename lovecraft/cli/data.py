@@ -34,7 +34,8 @@ COLUMNS = ("documents", "characters", "tokens", "blocks", "supervised_tokens", "
 FEW = 3  # blocks printed where -n does not say how many
 FIRST_LINES, WIDTH = 5, 100  # what is shown of a document where there is no terminal to say how wide it is
 BAR = 50  # characters of the longest bar
-STYLES = {"overlap": "\033[2m", "text": "", "special": "\033[1;35m"}
+MARKS = {"overlap": ("⟦", "⟧"), "masked": ("⟪", "⟫")}
+STYLES = {"overlap": "\033[2m", "masked": "\033[2;3m", "text": "", "special": "\033[1;35m"}
 
 T = TypeVar("T")
 
@@ -105,29 +106,32 @@ def _table(what: str, rows: Mapping[str, Mapping[str, float]]) -> None:
 
 def _read(dataset: DatasetConfig) -> dict[str, Any]:
     """Return what reading the texts alone tells, in the shape of a build's report."""
-    from lovecraft.data.splits import read_corpus
+    from lovecraft.data.splits import survey
 
-    corpus = read_corpus(dataset)
+    found = survey(dataset)
     splits = {
-        split: {"documents": len(texts), "characters": sum(len(text.text) for text in texts)}
-        for split, texts in corpus.splits.items()
+        split: {"documents": len(numbers), "characters": int(found.characters[numbers].sum())}
+        for split, numbers in found.division.splits.items()
     }
-    return {"splits": splits, "notes": corpus.notes, "troubles": corpus.troubles}
+    return {"splits": splits, "notes": found.notes, "troubles": found.division.troubles, "encoding": ""}
 
 
 def _check(report: dict[str, Any], *, as_json: bool) -> int:
     if as_json:
         console.out_json(report)
         return 1 if report["troubles"] else 0
+    if report["encoding"]:
+        console.out(report["encoding"])
     for kind in ("notes", "troubles"):
         for line in report[kind]:
             console.out(f"{kind.removesuffix('s')}: {line}")
     for split, row in report["splits"].items():
         if "tokens" in row:
             once = row["supervised_tokens"] - row["repeated_tokens"]
+            masked = f" + {row['masked_tokens']:,} masked" if row["masked_tokens"] else ""
             console.out(
-                f"{split}: {row['tokens']:,} document tokens = {once:,} supervised + {row['first_tokens']:,} first "
-                f"+ {row['dropped_tokens']:,} dropped"
+                f"{split}: {row['tokens']:,} document tokens = {once:,} supervised + {row['first_tokens']:,} first"
+                f"{masked} + {row['dropped_tokens']:,} dropped"
             )
             console.out(
                 f"{split}: {row['block_tokens']:,} block tokens = {row['tokens']:,} document tokens "
@@ -138,11 +142,12 @@ def _check(report: dict[str, Any], *, as_json: bool) -> int:
 
 
 def _documents(dataset: DatasetConfig, args: argparse.Namespace) -> int:
-    from lovecraft.data.splits import read_corpus
+    from lovecraft.data.splits import read, survey
 
-    split, texts = _pick(read_corpus(dataset).splits, args.split)
+    split, numbers = _pick(survey(dataset).division.splits, args.split)
+    wanted = set(numbers[: args.n].tolist())
     width = shutil.get_terminal_size((WIDTH, 0)).columns
-    for text in texts[: args.n]:
+    for text in (text for number, (_, text) in enumerate(read(dataset)) if number in wanted):
         if args.json:
             row = {"document": text.name, "characters": len(text.text), "text": text.text}
             console.out(json.dumps(row, ensure_ascii=False))
@@ -184,38 +189,43 @@ def _tokens(dataset: DatasetConfig, loaded: Loaded, args: argparse.Namespace) ->
 
 def _as_json(blocks: "Blocks", i: int) -> dict[str, Any]:
     block = blocks[i]
-    return {
-        "document": blocks.documents[block.document].name,
-        "block": block.index,
-        "input_ids": block.input_ids.tolist(),
-        "labels": block.labels.tolist(),
-    }
+    pieces = [
+        {"document": blocks.documents[document].name, "block": index, "tokens": length}
+        for document, index, _, length, _ in block.pieces.tolist()
+    ]
+    first = {name: pieces[0][name] for name in ("document", "block")}
+    packed = {"pieces": pieces} if len(pieces) > 1 else {}
+    return {**first, "input_ids": block.input_ids.tolist(), "labels": block.labels.tolist(), **packed}
 
 
 def _as_text(split: str, blocks: "Blocks", i: int, tokenizer: "Tokenizer") -> str:
-    from lovecraft.data.inspection import pieces
+    from lovecraft.data.inspection import runs
 
     block, fancy = blocks[i], console.fancy(sys.stdout)
-    shared = f", {blocks.shared} of them shared" if block.index else ""
-    title = f"{split} · {blocks.documents[block.document].name} · block {block.index}"
-    text = [_heading(f"{title} · {len(block.input_ids)} tokens{shared}"), "\n"]
-    for kind, piece in pieces(blocks, i, tokenizer):
-        marked = f"⟦{piece}⟧" if kind == "overlap" else piece
-        text.append(f"{STYLES[kind]}{marked}\033[0m" if fancy else marked)
-    return "".join([*text, "\n"])
+    text = []
+    if len(block.pieces) > 1:
+        whole = f"{split} · block {i} of {len(blocks)} · {len(block.input_ids)} tokens in {len(block.pieces)} pieces"
+        text += [_heading(whole), "\n"]
+    for (document, index, _, length, _), found in zip(block.pieces.tolist(), runs(blocks, i, tokenizer), strict=True):
+        shared = f", {blocks.shared} of them shared" if index else ""
+        title = f"{split} · {blocks.documents[document].name} · block {index} · {length} tokens{shared}"
+        text += [_heading(title), "\n"]
+        for kind, run in found:
+            left, right = MARKS.get(kind, ("", ""))
+            text.append(f"{STYLES[kind]}{left}{run}{right}\033[0m" if fancy else f"{left}{run}{right}")
+        text.append("\n")
+    return "".join(text)
 
 
 def _stats(built: "Built", args: argparse.Namespace) -> int:
-    import numpy as np
-
-    from lovecraft.data.blocks import LENGTH
+    from lovecraft.data.blocks import TOKENS
     from lovecraft.data.inspection import describe
 
     splits = dict([_pick(built.splits, args.split)]) if args.split else built.splits
     rows = {
         split: {
-            "documents": describe(np.array([document.tokens for document in blocks.documents])),
-            "blocks": describe(blocks.table[:, LENGTH]),
+            "documents": describe(blocks.documents.table[:, TOKENS]),
+            "blocks": describe(blocks.lengths),
         }
         for split, blocks in splits.items()
     }
@@ -227,10 +237,9 @@ def _stats(built: "Built", args: argparse.Namespace) -> int:
 
 
 def _histogram(split: str, blocks: "Blocks", args: argparse.Namespace) -> int:
-    from lovecraft.data.blocks import LENGTH
     from lovecraft.data.inspection import histogram, histogram_svg
 
-    bars = histogram(blocks.table[:, LENGTH])
+    bars = histogram(blocks.lengths)
     if args.histogram:
         file = Path(args.histogram)
         if file.suffix != ".svg":
@@ -248,17 +257,12 @@ def _histogram(split: str, blocks: "Blocks", args: argparse.Namespace) -> int:
 
 def _find(dataset: DatasetConfig, built: "Built", tokenizer: "Tokenizer", args: argparse.Namespace) -> int:
     from lovecraft.data.inspection import find
-    from lovecraft.data.splits import read_corpus
 
     if not args.find:
         raise DataError("--find needs a text to find")
-    texts = read_corpus(dataset).splits
-    searched = [_pick(built.splits, args.split)] if args.split else built.splits.items()
-    hits = [
-        {"split": split, **attrs.asdict(hit)}
-        for split, blocks in searched
-        for hit in find(args.find, blocks, texts[split], tokenizer)
-    ]
+    searched = [_pick(built.splits, args.split)[0]] if args.split else list(built.splits)
+    found = ((split, hit) for split, hit in find(args.find, built, tokenizer, dataset) if split in searched)
+    hits = [{"split": split, **attrs.asdict(hit)} for split, hit in found]
     if args.json:
         for hit in hits:
             console.out(json.dumps(hit, ensure_ascii=False))
@@ -266,5 +270,5 @@ def _find(dataset: DatasetConfig, built: "Built", tokenizer: "Tokenizer", args: 
         cells = [["none" if cell is None else str(cell) for cell in hit.values()] for hit in hits]
         console.table(cells, list(hits[0]), right=("block", "character"))
     else:
-        console.say(f"{args.find!r} is in none of {', '.join(split for split, _ in searched)}")
+        console.say(f"{args.find!r} is in none of {', '.join(searched)}")
     return 0 if hits else 1

@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     changes = diff.changed_from_defaults(diff.entries(loaded.cls, loaded.root))
     console.say(f"{loaded.name}, where it differs from the defaults:")
     console.changes(changes, sys.stderr)
-    from lovecraft.data.sources import locate
+    from lovecraft.data.sources import corpus_hash
     from lovecraft.files import content_hash
     from lovecraft.train.control import only_one
     from lovecraft.train.setup import check
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     dataset = resolve(config.dataset)
     built, tokenizer = target.build_blocks(dataset, loaded, model)
     inputs = {
-        "corpus": content_hash(locate(dataset.source), loaded.cache / "hashes.json"),
+        "corpus": corpus_hash(dataset.source, loaded.cache),
         "tokenizer": tokenizer.fingerprint,
         "model": content_hash(model, loaded.cache / "hashes.json"),
     }

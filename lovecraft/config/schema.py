@@ -26,7 +26,7 @@ class DatasetConfig(Config):
     """Which texts to read, which to hold out, and how to cut them into blocks of tokens."""
 
     source: Location
-    """A directory of texts, one file, or a .tgz, .tar.gz or .zip of them."""
+    """A directory of texts, one file, a .tgz, .tar.gz or .zip of them, or a dataset of the hub as hf:org/name."""
 
     format: Literal["auto", "text", "jsonl", "csv", "parquet"] = "auto"
     """How the files are read; auto goes by their ending."""
@@ -46,17 +46,23 @@ class DatasetConfig(Config):
     response_field: str | None = None
     """Field that holds the reply, which alone is supervised."""
 
-    train: tuple[str, ...] = ("*.txt",)
-    """Patterns of the files to train on; what validation or test match is left out."""
+    train: tuple[str, ...] | None = None
+    """Patterns of the files to train on, less what is held out; none takes the source's train split, or all files."""
 
-    validation: tuple[str, ...] = ()
-    """Patterns of the files to hold out for validation."""
+    validation: tuple[str, ...] | None = None
+    """Patterns of the files to hold out for validation; none takes the source's own split, if it has one."""
 
-    test: tuple[str, ...] = ()
-    """Patterns of the files to hold out for the final test."""
+    test: tuple[str, ...] | None = None
+    """Patterns of the files to hold out for the final test; none takes the source's own split, if it has one."""
 
     validation_fraction: Annotated[float, fraction()] = 0.0
     """Share of the train documents to hold out for validation, where no pattern names them."""
+
+    validation_count: Annotated[int, ge(0)] = 0
+    """Number of the train documents to hold out for validation, instead of a share."""
+
+    split_seed: int = 0
+    """Another seed holds out other documents."""
 
     tokenizer: Location | None = None
     """A tokenizer's directory; none takes the model's."""
@@ -71,7 +77,10 @@ class DatasetConfig(Config):
     """Tokens that consecutive blocks of a document share; at least one is always shared."""
 
     min_length: Annotated[int, ge(1)] = 1
-    """Supervised tokens that a train block must have to be kept."""
+    """Supervised tokens that a piece of a train document must have to be kept."""
+
+    packing: Literal["none", "greedy", "best_fit"] = "none"
+    """Fill train blocks with several documents, which never see each other: as they come, or to waste least."""
 
     add_bos: bool | None = None
     """Put BOS before a document; none follows the tokenizer's habit."""

@@ -17,7 +17,7 @@ from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
 from lovecraft.config.schema import DatasetConfig
 from lovecraft.data.build import INDEX_FILE, cache_key, corpus_inputs
 from lovecraft.data.options import check_options
-from lovecraft.data.splits import read_corpus
+from lovecraft.data.splits import read, survey
 from lovecraft.errors import DataError
 from lovecraft.files import locked, new_directory
 
@@ -28,7 +28,7 @@ FORMAT = 1  # raise it when other files come of the same inputs
 # Of a dataset's options, those that decide what the train texts are.
 MATTERS = (
     *("format", "sample_by", "text_field", "messages_field", "prompt_field", "response_field"),
-    *("train", "validation", "test", "validation_fraction"),
+    *("train", "validation", "test", "validation_fraction", "validation_count", "split_seed"),
 )
 
 
@@ -38,7 +38,7 @@ def build_tokenizer(dataset: DatasetConfig, cache: Path) -> Path:
     Raises DataError for a corpus that cannot be read or has no train texts, or a cache that cannot be written.
     """
     check_options(dataset)
-    if not dataset.train:
+    if dataset.train == ():
         raise DataError("there are no train texts to train a tokenizer on", hint='set train = ("*.txt",)')
     inputs = tokenizer_inputs(dataset, cache)
     final = cache / KEPT / cache_key(inputs)
@@ -95,6 +95,7 @@ def train_bpe(texts: Iterable[str], directory: Path, vocab_size: int, min_freque
 
 
 def _texts(dataset: DatasetConfig) -> Iterator[str]:
-    for text in read_corpus(dataset).splits.get("train", ()):
+    train = set(survey(dataset).division.splits["train"].tolist())
+    for text in (text for number, (_, text) in enumerate(read(dataset)) if number in train):
         for start in range(0, len(text.text), PART):
             yield text.text[start : start + PART]

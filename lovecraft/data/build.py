@@ -1,6 +1,8 @@
 """Token blocks on disk, built once for a corpus, a tokenizer and the options that matter, then memory-mapped.
 
-    CACHE/blocks/KEY/  index.json  train.tokens.npy  train.table.npy  validation.tokens.npy  …
+    CACHE/blocks/KEY/  index.json                     inputs, report, names of the files
+                       tokens.bin  [supervised.bin]   of all documents, see encoding.py
+                       train.documents.npy  train.table.npy  train.starts.npy  validation.documents.npy  …
 
 The directory appears whole or not at all, so a build that was killed is never used.
 """
@@ -8,27 +10,30 @@ The directory appears whole or not at all, so a build that was killed is never u
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import attrs
 import numpy as np
 
+from lovecraft.chat_template import find_template
 from lovecraft.config.schema import DatasetConfig
-from lovecraft.data.blocks import Blocks, Counts, Document, count, cut
-from lovecraft.data.options import check_options, shared_length
-from lovecraft.data.sources import Text, locate
-from lovecraft.data.splits import read_corpus
+from lovecraft.data import chat
+from lovecraft.data.blocks import TOKENS, Blocks, Counts, Documents, count, cut
+from lovecraft.data.bulk import Differs
+from lovecraft.data.encoding import SUPERVISED_FILE, TOKENS_FILE, adds_bos, encode, token_type
+from lovecraft.data.options import check_options, has_conversations, shared_length
+from lovecraft.data.packing import pack
+from lovecraft.data.sources import content_hashes
+from lovecraft.data.splits import divide, read
 from lovecraft.errors import DataError
-from lovecraft.files import file_hashes, locked, new_directory, remove_directory
+from lovecraft.files import locked, new_directory, remove_directory
 from lovecraft.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
 INDEX_FILE = "index.json"
-FORMAT = 2  # raise it when the files or the rules of reading and cutting change
+FORMAT = 3  # raise it when the files or the rules of reading and cutting change
 CORPUS = "corpus/"  # begins the input that is the content of one file of the source
-BATCH_CHARACTERS = 4_000_000  # texts are handed to the tokenizer in batches of about this size
 # What makes other blocks; the order of drawing and the paths of the source and the tokenizer do not.
 MATTERS = (
     "format",
@@ -41,8 +46,11 @@ MATTERS = (
     "validation",
     "test",
     "validation_fraction",
+    "validation_count",
+    "split_seed",
     "block_size",
     "min_length",
+    "packing",
     "add_eos",
     "train_on_overlap",
 )
@@ -57,6 +65,8 @@ class Report:
     """What was put right while reading, one line each."""
     troubles: list[str]
     """What makes a measurement doubtful, one line each."""
+    encoding: str
+    """What encoded the documents, and what shows that it is right."""
 
 
 @attrs.frozen(eq=False)
@@ -102,11 +112,13 @@ def build_inputs(dataset: DatasetConfig, tokenizer: Tokenizer, cache: Path) -> d
 
     Hashes of the source's files are remembered below `cache`. Raises DataError where one cannot be read.
     """
+    template = find_template(tokenizer.path) if has_conversations(dataset) else None
     inputs = {
         "version": FORMAT,
         **corpus_inputs(dataset, cache),
         "tokenizer": tokenizer.fingerprint,
-        "add_bos": _adds_bos(dataset, tokenizer),
+        "chat_template": template and template.fingerprint,
+        "add_bos": adds_bos(dataset, tokenizer),
         "stride": shared_length(dataset),
         **{name: getattr(dataset, name) for name in MATTERS},
     }
@@ -115,12 +127,7 @@ def build_inputs(dataset: DatasetConfig, tokenizer: Tokenizer, cache: Path) -> d
 
 def corpus_inputs(dataset: DatasetConfig, cache: Path) -> dict[str, str]:
     """Return the content hash of each file of the source, by `CORPUS` and its name."""
-    source = locate(dataset.source)
-    try:
-        files = file_hashes(source, cache / "hashes.json")
-    except OSError as error:
-        raise DataError(f"the content of {source} cannot be hashed: {error}") from error
-    return {f"{CORPUS}{name}": digest for name, digest in files.items()}
+    return {f"{CORPUS}{name}": digest for name, digest in content_hashes(dataset.source, cache).items()}
 
 
 def cache_key(inputs: dict[str, Any]) -> str:
@@ -150,49 +157,12 @@ def differing(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     return [name for name in now | before if before.get(name) != now.get(name)]
 
 
-def tokenize(texts: Sequence[Text], dataset: DatasetConfig, tokenizer: Tokenizer) -> tuple[np.ndarray, list[Document]]:
-    """Return the tokens (tokens,) of all texts, one after the other with their BOS and EOS, and what each text is.
-
-    Raises DataError for a text without tokens.
-    """
-    before = [tokenizer.bos_id] if _adds_bos(dataset, tokenizer) else []
-    after = [tokenizer.eos_id] if dataset.add_eos else []
-    kind = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32
-    tokens: list[np.ndarray] = []
-    documents: list[Document] = []
-    for batch in _batches(texts):
-        for text, ids in zip(batch, tokenizer.encode_batch([t.text for t in batch]), strict=True):
-            if not ids:
-                raise DataError(f"the tokenizer finds no token in {text.name}", hint="leave it out of the patterns")
-            tokens.append(np.array([*before, *ids, *after], kind))
-            # A token that ends within a character decodes to U+FFFD; the character counts as the next token's.
-            first = "" if before else tokenizer.decode(ids[:1]).rstrip("\ufffd")
-            sizes = len(tokens[-1]), len(text.text.encode()), len(first.encode())
-            documents.append(Document(text.name, *sizes))
-    return np.concatenate(tokens), documents
-
-
-def _batches(texts: Sequence[Text]) -> Iterator[list[Text]]:
-    batch: list[Text] = []
-    size = 0
-    for text in texts:
-        batch.append(text)
-        size += len(text.text)
-        if size >= BATCH_CHARACTERS:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
-
-
-def _adds_bos(dataset: DatasetConfig, tokenizer: Tokenizer) -> bool:
-    return tokenizer.adds_bos if dataset.add_bos is None else dataset.add_bos
-
-
 def check(dataset: DatasetConfig, tokenizer: Tokenizer) -> None:
     """Raise ConfigError for options that contradict each other, DataError for a tokenizer that lacks a token."""
     check_options(dataset)
-    if _adds_bos(dataset, tokenizer) and tokenizer.bos_id is None:
+    if has_conversations(dataset):
+        chat.template_of(dataset, tokenizer)
+    if adds_bos(dataset, tokenizer) and tokenizer.bos_id is None:
         raise DataError("add_bos is set, but the tokenizer has no BOS token", hint="set add_bos = False")
     if dataset.add_eos and tokenizer.eos_id is None:
         raise DataError("add_eos is set, but the tokenizer has no EOS token", hint="set add_eos = False")
@@ -202,25 +172,46 @@ def check(dataset: DatasetConfig, tokenizer: Tokenizer) -> None:
 
 
 def _write(directory: Path, dataset: DatasetConfig, tokenizer: Tokenizer, inputs: dict[str, Any]) -> None:
-    corpus = read_corpus(dataset)
-    shared = shared_length(dataset)
-    report = Report({}, corpus.notes, corpus.troubles)
-    documents: dict[str, list[Any]] = {}
-    for split, texts in corpus.splits.items():
-        tokens, found = tokenize(texts, dataset, tokenizer)
-        lengths = np.array([document.tokens for document in found])
-        table, dropped = cut(lengths, dataset, train=split == "train")
+    try:
+        corpus = encode(read(dataset), tokenizer, directory)
+    except Differs as error:
+        log.warning("%s: the texts are encoded again by the tokenizers library", error)
+        corpus = encode(read(dataset), tokenizer, directory, distrust=str(error))
+    documents = Documents(corpus.files, corpus.documents)
+    division = divide(corpus.splits, corpus.digests, dataset, lambda number: documents[number].name)
+    report = Report({}, [*corpus.notes, *division.notes], [*corpus.troubles, *division.troubles], corpus.encoding)
+    offsets = np.cumsum(corpus.documents[:, TOKENS]) - corpus.documents[:, TOKENS]  # (documents,)
+    supervised = _supervised(directory)
+    for split, numbers in division.splits.items():
+        rows = corpus.documents[numbers]
+        pieces = rows[:, TOKENS], offsets[numbers], dataset
+        if split == "train":
+            table, starts, dropped = pack(*pieces, whole=supervised is not None)
+        else:
+            table, dropped = cut(*pieces, train=False)
+            starts = np.arange(len(table) + 1)
         if not len(table):
             raise DataError(f"no {split} document has min_length = {dataset.min_length} supervised tokens")
-        counts = count(table, dropped, lengths, sum(len(text.text) for text in texts), shared)
+        counts = count(rows, table, len(starts) - 1, dropped, shared_length(dataset), supervised)
         if unused := counts.documents - counts.first_tokens:
             report.notes.append(f"{split}: {unused:,} documents are in no block, min_length dropped them")
-        np.save(directory / f"{split}.tokens.npy", tokens)
-        np.save(directory / f"{split}.table.npy", table)
+        for name, array in (("documents", rows), ("table", table), ("starts", starts)):
+            np.save(directory / f"{split}.{name}.npy", array)
         report.splits[split] = counts
-        documents[split] = [attrs.astuple(document) for document in found]
-    index = {"inputs": inputs, "shared": shared, "report": attrs.asdict(report), "documents": documents}
+    index = {
+        "inputs": inputs,
+        "shared": shared_length(dataset),
+        "type": token_type(tokenizer).name,
+        "tokens": int(corpus.documents[:, TOKENS].sum()),
+        "files": corpus.files,
+        "report": attrs.asdict(report),
+    }
     (directory / INDEX_FILE).write_text(json.dumps(index), encoding="utf-8")
+
+
+def _supervised(directory: Path) -> np.ndarray | None:
+    file = directory / SUPERVISED_FILE
+    return np.memmap(file, bool, "r") if file.exists() else None
 
 
 def find(directory: Path) -> Built | None:
@@ -235,16 +226,26 @@ def _open(directory: Path) -> Built:
     index = json.loads((directory / INDEX_FILE).read_text(encoding="utf-8"))
     report = index["report"]
     counts = {split: Counts(**row) for split, row in report["splits"].items()}
+    tokens, supervised = np.memmap(directory / TOKENS_FILE, index["type"], "r"), _supervised(directory)
+
+    def load(split: str, name: str) -> np.ndarray:
+        return np.load(directory / f"{split}.{name}.npy", mmap_mode="r")
+
     splits = {
         split: Blocks(
-            tokens=np.load(directory / f"{split}.tokens.npy", mmap_mode="r"),
-            table=np.load(directory / f"{split}.table.npy", mmap_mode="r"),
-            documents=[Document(*row) for row in rows],
+            tokens=tokens,
+            table=load(split, "table"),
+            documents=Documents(index["files"], load(split, "documents")),
             shared=index["shared"],
+            starts=load(split, "starts"),
+            supervised=supervised,
         )
-        for split, rows in index["documents"].items()
+        for split in counts
     }
     for split, blocks in splits.items():
-        if len(blocks) != counts[split].blocks or len(blocks.tokens) != sum(d.tokens for d in blocks.documents):
+        found = len(blocks), len(blocks.documents), len(blocks.table)
+        if found != (counts[split].blocks, counts[split].documents, blocks.starts[-1]):
             raise ValueError(f"{split} has not the length that index.json says")
-    return Built(splits, directory, Report(counts, report["notes"], report["troubles"]))
+    if len(tokens) != index["tokens"] or (supervised is not None and len(supervised) != len(tokens)):
+        raise ValueError("the files of tokens have not the length that index.json says")
+    return Built(splits, directory, Report(counts, report["notes"], report["troubles"], report["encoding"]))

@@ -8,22 +8,32 @@ from collections.abc import Iterator, Sequence
 import attrs
 import numpy as np
 
-from lovecraft.data.blocks import DOCUMENT, LENGTH, OFFSET, Blocks
-from lovecraft.data.sources import Text
+from lovecraft.config.schema import DatasetConfig
+from lovecraft.data.blocks import DOCUMENT, IGNORED, INDEX, LENGTH, NUMBER, OFFSET, Blocks
+from lovecraft.data.build import Built
+from lovecraft.data.splits import read
 from lovecraft.tokenizer import Tokenizer
 
 
-def pieces(blocks: Blocks, i: int, tokenizer: Tokenizer) -> list[tuple[str, str]]:
-    """Return block `i` as (kind, text) pieces in order; kinds are overlap, text and special (BOS or EOS)."""
+def runs(blocks: Blocks, i: int, tokenizer: Tokenizer) -> list[list[tuple[str, str]]]:
+    """Return the pieces of block `i`, each as (kind, text) in order; kinds are overlap, masked, special and text.
+
+    `special` are tokens that no text spells, such as BOS and EOS; `masked` is what a conversation teaches nothing of.
+    """
+    found, begin = [], 0
     block = blocks[i]
-    overlap = blocks.shared if block.index else 0
-    special = {tokenizer.bos_id, tokenizer.eos_id}  # the tokens of a text are never these
-
-    def kind(item: tuple[int, int]) -> str:
-        return "special" if item[1] in special else "overlap" if item[0] < overlap else "text"
-
-    runs = itertools.groupby(enumerate(block.input_ids.tolist()), kind)
-    return [(name, tokenizer.decode([token for _, token in run], skip_special=False)) for name, run in runs]
+    for (_, index, *_), length in zip(block.pieces.tolist(), block.lengths, strict=True):
+        ids, labels = (row[begin : begin + length].tolist() for row in (block.input_ids, block.labels))
+        begin += length
+        texts = [tokenizer.decode([token], skip_special=False) for token in ids]
+        kinds = ["special" if tokenizer.special.fullmatch(text) else "text" for text in texts]
+        if index:
+            kinds[: blocks.shared] = ["overlap" if kind == "text" else kind for kind in kinds[: blocks.shared]]
+        if blocks.supervised is not None:
+            kinds = ["masked" if (k, label) == ("text", IGNORED) else k for k, label in zip(kinds, labels, strict=True)]
+        grouped = itertools.groupby(zip(kinds, ids, strict=True), lambda pair: pair[0])
+        found.append([(kind, tokenizer.decode([t for _, t in run], skip_special=False)) for kind, run in grouped])
+    return found
 
 
 @attrs.frozen
@@ -32,28 +42,36 @@ class Hit:
 
     document: str
     block: int | None
-    """The block of the document that supervises the phrase's first character; None where min_length dropped it."""
+    """The piece of the document that supervises the phrase's first character; None where min_length dropped it."""
     character: int
     """The phrase's place in the text, from 0."""
 
 
-def find(phrase: str, blocks: Blocks, texts: Sequence[Text], tokenizer: Tokenizer) -> Iterator[Hit]:
-    """Yield every place of `phrase` in the texts of a split, given with its blocks."""
-    for number, text in enumerate(texts):
+def find(phrase: str, built: Built, tokenizer: Tokenizer, dataset: DatasetConfig) -> Iterator[tuple[str, Hit]]:
+    """Yield (split, place) of every place of `phrase` in the texts, which are read again."""
+    places = {
+        int(number): (split, document)
+        for split, blocks in built.splits.items()
+        for document, number in enumerate(blocks.documents.table[:, NUMBER])
+    }
+    for number, (_, text) in enumerate(read(dataset)):
         place = text.text.find(phrase)
-        if place < 0:
+        if place < 0 or number not in places:
             continue
-        first, last = np.searchsorted(blocks.table[:, DOCUMENT], [number, number + 1])
-        rows = blocks.table[first:last]
+        split, document = places[number]
+        blocks = built.splits[split]
+        rows = blocks.table[blocks.table[:, DOCUMENT] == document]  # (pieces, 5)
+        rows = rows[np.argsort(rows[:, INDEX])]
 
-        def characters(row: np.ndarray, rows: np.ndarray = rows) -> int:
-            """Return how much of the text lies before the end of a block."""
+        def characters(row: np.ndarray, rows: np.ndarray = rows, blocks: Blocks = blocks) -> int:
+            """Return how much of the text lies before the end of a piece."""
             tokens = blocks.tokens[rows[0, OFFSET] : row[OFFSET] + row[LENGTH]]
             return len(tokenizer.decode(tokens.tolist()))
 
         while place >= 0:
-            block = bisect.bisect_right(rows, place, key=characters)
-            yield Hit(text.name, block if block < len(rows) else None, place)
+            # A conversation is one piece, and its template moves the characters.
+            piece = 0 if text.conversation else bisect.bisect_right(rows, place, key=characters)
+            yield split, Hit(text.name, int(rows[piece, INDEX]) if piece < len(rows) else None, place)
             place = text.text.find(phrase, place + 1)
 
 

@@ -19,14 +19,13 @@ def check_options(dataset: DatasetConfig) -> None:
             f"min_length ({dataset.min_length}) is above the {most} tokens that a full block supervises",
             hint="lower min_length or stride, or raise block_size",
         )
-    if dataset.validation and dataset.validation_fraction:
-        raise ConfigError(
-            "validation and validation_fraction are both set",
-            hint="name the held-out files or give their share, not both",
-        )
+    held_out = [name for name in ("validation", "validation_fraction", "validation_count") if getattr(dataset, name)]
+    if len(held_out) > 1:
+        hint = "name the held-out files, or give their share or their number"
+        raise ConfigError(f"{' and '.join(held_out)} are both set", hint=hint)
     if dataset.bpe is not None and dataset.tokenizer is not None:
         raise ConfigError("tokenizer and bpe are both set", hint="name a tokenizer or train one, not both")
-    if not (dataset.train or dataset.validation or dataset.test):
+    if dataset.train == () and not (dataset.validation or dataset.test):
         raise ConfigError("train, validation and test are all empty", hint='set train = ("*.txt",)')
     _check_fields(dataset)
 
@@ -41,6 +40,11 @@ def _check_fields(dataset: DatasetConfig) -> None:
     if (dataset.messages_field, *pair).count(None) < 3 and dataset.sample_by != "document":
         hint = 'a conversation stays whole: set sample_by = "document"'
         raise ConfigError(f"sample_by is {dataset.sample_by}, but rows are conversations or pairs", hint=hint)
+
+
+def has_conversations(dataset: DatasetConfig) -> bool:
+    """Return whether a row holds a conversation or a pair, and not a text."""
+    return dataset.messages_field is not None or dataset.prompt_field is not None
 
 
 def shared_length(dataset: DatasetConfig) -> int:

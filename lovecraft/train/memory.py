@@ -66,7 +66,8 @@ def table(
     and one block.
     """
     tokens = config.batch_size * config.dataset.block_size
-    joined = arch.sliding_window is not None and arch.sliding_window < config.dataset.block_size
+    windowed = arch.sliding_window is not None and arch.sliding_window < config.dataset.block_size
+    joined = windowed or config.dataset.packing != "none"
     block = block_bytes(arch, tokens, dtype.itemsize, joined=joined)
     row = tokens * arch.hidden_size * dtype.itemsize  # one hidden state
     kept = arch.num_hidden_layers

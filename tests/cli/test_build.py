@@ -62,7 +62,7 @@ def test_options_of_a_training_config_are_blamed_where_they_stand(lc: Lc, worksp
 
     assert stale.out.splitlines() == [
         "dataset  stale  add_bos: true → false  (projects/texts/default.py:10)",
-        "dataset  stale  train: *.txt → a.txt, b.txt  (--dataset.train a.txt,b.txt)",
+        "dataset  stale  train: none → a.txt, b.txt  (--dataset.train a.txt,b.txt)",
         "dataset  stale  block_size: 32 → 16  (projects/texts/default.py:9)",
     ]
 
@@ -277,8 +277,9 @@ setattr(owner, name, stop)
 sys.exit(main(["build", "texts"]))
 """
 POINTS = [
-    ("build.tokenize", 1),
-    ("build.tokenize", 2),
+    ("build.encode", 1),
+    ("build.pack", 1),
+    ("build.count", 2),
     ("np.save", 1),
     ("np.save", 4),
     ("files._sync_file", 2),

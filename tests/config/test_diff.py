@@ -86,10 +86,10 @@ def test_entries_are_json(workspace: Path) -> None:
     assert attrs.asdict(found["dataset.validation"]) == {
         "path": "dataset.validation",
         "value": ["c.txt"],
-        "type": "tuple of str",
+        "type": "tuple of str or none",
         "origin": "projects/texts/default.py:8",
         "comment": "held out",
-        "default": [],
+        "default": None,
     }
     assert (found["optimizer"].value, found["optimizer"].type) == ("AdamW", "OptimizerConfig")
 
@@ -98,7 +98,7 @@ def test_changes_from_the_defaults_are_exactly_what_is_not_the_default(workspace
     found = changed_from_defaults(entries(load("tiny").cls, workspace))
     assert [(change.path, change.a, change.b) for change in found] == [
         ("dataset.source", None, "//texts"),
-        ("dataset.validation", [], ["c.txt"]),
+        ("dataset.validation", None, ["c.txt"]),
         ("dataset.block_size", 512, 32),
         ("dataset.stride", 64, 8),
         ("model.path", None, "//models/tiny"),

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lovecraft import DatasetConfig
-from lovecraft.data.blocks import Block, Blocks, Document, count, cut, order
+from lovecraft.data.blocks import Block, Blocks, Documents, count, cut, order
 from lovecraft.data.options import shared_length
+from lovecraft.data.packing import pack
 
 lengths_of_documents = st.lists(st.integers(1, 90), min_size=1, max_size=8)
 
@@ -28,11 +29,22 @@ def rules(draw: st.DrawFn, **fixed: Any) -> DatasetConfig:
     )
 
 
-def make(lengths: list[int], rule: DatasetConfig, *, train: bool) -> tuple[Blocks, int]:
+def documents(lengths: list[int]) -> Documents:
+    """Describe documents of ASCII characters, one a token, in a file each."""
+    rows = [(i, 0, 0, length, length, length, 0, i) for i, length in enumerate(lengths)]
+    return Documents([str(i) for i in range(len(lengths))], np.array(rows))
+
+
+def make(lengths: list[int], rule: DatasetConfig, *, train: bool, whole: bool = False) -> tuple[Blocks, int]:
     """Cut documents whose tokens are all different: 0, 1, 2, …"""
-    table, dropped = cut(np.array(lengths), rule, train=train)
-    documents = [Document(str(i), length, length, 0) for i, length in enumerate(lengths)]
-    return Blocks(np.arange(sum(lengths), dtype=np.uint16), table, documents, shared_length(rule)), dropped
+    tokens = np.array(lengths), np.cumsum(lengths) - np.array(lengths)
+    if train:
+        table, starts, dropped = pack(*tokens, rule, whole=whole)
+    else:
+        table, dropped = cut(*tokens, rule, train=False)
+        starts = np.arange(len(table) + 1)
+    all_tokens = np.arange(sum(lengths), dtype=np.uint16)
+    return Blocks(all_tokens, table, documents(lengths), shared_length(rule), starts), dropped
 
 
 def supervised(blocks: Blocks) -> list[int]:
@@ -79,7 +91,8 @@ def test_every_token_but_a_documents_first_is_supervised_exactly_once(
 def test_evaluation_ignores_min_length_and_train_on_overlap(lengths: list[int], rule: DatasetConfig) -> None:
     plain = DatasetConfig(source=rule.source, block_size=rule.block_size, stride=rule.stride)
 
-    assert np.array_equal(cut(np.array(lengths), rule, train=False)[0], cut(np.array(lengths), plain, train=False)[0])
+    tables = [make(lengths, each, train=False)[0].table for each in (rule, plain)]
+    assert np.array_equal(*tables)
 
 
 @given(lengths_of_documents, rules(min_length=1), st.booleans())
@@ -128,13 +141,13 @@ def test_the_counts_are_those_of_the_blocks_themselves(lengths: list[int], rule:
     held = [token for block in blocks for token in block.input_ids.tolist()]
     labels = supervised(blocks)
 
-    counts = count(blocks.table, dropped, np.array(lengths), 7, blocks.shared)
+    counts = count(blocks.documents.table, blocks.table, len(blocks), dropped, blocks.shared, None)
 
-    assert counts.tokens == sum(lengths)
-    assert (counts.documents, counts.characters, counts.blocks) == (len(lengths), 7, len(blocks))
+    assert counts.tokens == counts.characters == sum(lengths)
+    assert (counts.documents, counts.blocks) == (len(lengths), len(blocks))
     assert counts.block_tokens == len(held)
     assert counts.shared_tokens == len(held) - len(set(held))
-    assert counts.supervised_tokens == blocks.supervised_tokens == len(labels)
+    assert counts.supervised_tokens == len(labels)
     assert counts.repeated_tokens == len(labels) - len(set(labels))
     assert counts.dropped_tokens == sum(lengths) - len(set(held))
     assert counts.first_tokens == len({block.document for block in blocks})
@@ -142,11 +155,12 @@ def test_the_counts_are_those_of_the_blocks_themselves(lengths: list[int], rule:
 
 def test_counts_that_lose_or_double_a_token_cannot_be_made() -> None:
     rule = DatasetConfig(source=Path("/nowhere"), block_size=8, stride=2)
-    table, dropped = cut(np.array([20]), rule, train=True)
+    blocks, dropped = make([20], rule, train=True)
+    table = blocks.table
 
     for wrong in (table[:-1], np.concatenate([table, table[-1:]])):
         with pytest.raises(AssertionError):
-            count(wrong, dropped, np.array([20]), 0, 2)
+            count(blocks.documents.table, wrong, len(wrong), dropped, 2, None)
 
 
 @pytest.mark.parametrize(

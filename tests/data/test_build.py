@@ -1,5 +1,6 @@
 """The cache: built once, keyed by what matters, never half used."""
 
+import json
 import os
 import re
 import subprocess
@@ -15,6 +16,8 @@ import pytest
 
 from lovecraft import DatasetConfig
 from lovecraft.data import build as module
+from lovecraft.data import encoding
+from lovecraft.data.blocks import Blocks
 from lovecraft.data.build import (
     MATTERS,
     Built,
@@ -24,12 +27,11 @@ from lovecraft.data.build import (
     closest_inputs,
     differing,
     find,
-    tokenize,
 )
-from lovecraft.data.sources import Text
 from lovecraft.errors import ConfigError, DataError
-from lovecraft.tokenizer import Tokenizer
-from tests.tiny import BOS_ID, EOS_ID, TEXT
+from lovecraft.tokenizer import Tokenizer, load_tokenizer
+from tests.chats import MISTRAL
+from tests.tiny import EOS_ID, TEXT, write_tokenizer
 
 FILES = {"a.txt": TEXT, "b.txt": TEXT[::-1], "c.txt": "The bell — it rang!", "d.txt": TEXT.upper()}
 
@@ -39,13 +41,31 @@ def dataset(texts: Callable[..., Path]) -> DatasetConfig:
     return DatasetConfig(source=texts(FILES), validation=("c.txt",), test=("d.txt",), block_size=32, stride=8)
 
 
+@pytest.fixture
+def chatty(tmp_path: Path) -> Tokenizer:
+    """A tokenizer with a chat template."""
+    write_tokenizer(tmp_path / "chatty")
+    (tmp_path / "chatty" / "chat_template.jinja").write_text(MISTRAL)
+    return load_tokenizer(tmp_path / "chatty")
+
+
 def change(dataset: DatasetConfig, **changes: Any) -> DatasetConfig:
     return DatasetConfig(**{**attrs.asdict(dataset), **changes})
 
 
+def own_tokens(blocks: Blocks) -> list[int]:
+    """Return the tokens of a split's documents, one behind the other."""
+    found: dict[int, int] = {
+        int(place): int(blocks.tokens[place])
+        for _, _, offset, length, _ in blocks.table
+        for place in range(offset, offset + length)
+    }
+    return [found[place] for place in sorted(found)]
+
+
 def content(built: Built) -> dict[str, list[Any]]:
     return {
-        split: [blocks.tokens.tolist(), blocks.table.tolist(), [attrs.astuple(d) for d in blocks.documents]]
+        split: [own_tokens(blocks), blocks.table.tolist(), [attrs.astuple(d) for d in blocks.documents]]
         for split, blocks in built.splits.items()
     }
 
@@ -54,34 +74,7 @@ def only_built(cache: Path) -> list[str]:
     return [p.name for p in (cache / "blocks").iterdir() if p.is_dir()]
 
 
-# --- tokens ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("add_eos", [True, False])
-@pytest.mark.parametrize("add_bos", [True, False])
-def test_bos_and_eos_stand_once_around_a_document(
-    add_bos: bool, add_eos: bool, dataset: DatasetConfig, tokenizer: Tokenizer, tmp_path: Path
-) -> None:
-    built = build(change(dataset, add_bos=add_bos, add_eos=add_eos), tokenizer, tmp_path / "cache")
-
-    blocks, text = built.splits["test"], tokenizer.encode(FILES["d.txt"])
-    tokens = blocks.tokens.tolist()
-    assert tokens == [BOS_ID] * add_bos + text + [EOS_ID] * add_eos
-    labels = [label for block in blocks for label in block.labels.tolist() if label != -100]
-    assert labels == tokens[1:], "BOS makes the first text token supervised; EOS is supervised"
-
-
-def test_bos_follows_the_tokenizers_habit(dataset: DatasetConfig, tokenizer: Tokenizer, tmp_path: Path) -> None:
-    quiet = attrs.evolve(tokenizer, adds_bos=False, fingerprint="quiet")
-
-    assert build(dataset, tokenizer, tmp_path / "cache").splits["train"].tokens[0] == BOS_ID
-    assert build(dataset, quiet, tmp_path / "cache").splits["train"].tokens[0] != BOS_ID
-
-
-def test_a_text_that_spells_special_tokens_gets_no_second_bos(tokenizer: Tokenizer, dataset: DatasetConfig) -> None:
-    tokens, _ = tokenize([Text("a", "<s>one</s>")], dataset, tokenizer)
-
-    assert tokens.tolist().count(BOS_ID) == tokens.tolist().count(EOS_ID) == 1
+# --- the tokenizer --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("option", "token"), [("add_bos", "bos_id"), ("add_eos", "eos_id")])
@@ -100,45 +93,7 @@ def test_a_tokenizer_without_bos_adds_none_by_habit(
 ) -> None:
     built = build(dataset, attrs.evolve(tokenizer, bos_id=None, adds_bos=False), tmp_path / "cache")
 
-    assert built.splits["validation"].tokens.tolist() == [*tokenizer.encode(FILES["c.txt"]), EOS_ID]
-
-
-def test_documents_know_their_bytes_and_those_of_their_first_token(
-    tokenizer: Tokenizer, dataset: DatasetConfig
-) -> None:
-    found = [Text("a", "— it"), Text("b", "the sea")]
-    with_bos, without = (tokenize(found, change(dataset, add_bos=bos), tokenizer)[1] for bos in (True, False))
-
-    assert [d.bytes for d in with_bos] == [6, 7]
-    assert [d.first_token_bytes for d in with_bos] == [0, 0]
-    # "—" is three tokens of one byte each, none a character of its own
-    assert [d.first_token_bytes for d in without] == [0, len(tokenizer.decode(tokenizer.encode("the sea")[:1]))]
-    assert [d.tokens for d in with_bos] == [d.tokens + 1 for d in without]
-
-
-def test_tokenizing_in_batches_changes_nothing(
-    tokenizer: Tokenizer, dataset: DatasetConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    found = [Text(str(i), TEXT[i * 7 : i * 9 + 20]) for i in range(30)]
-    whole = tokenize(found, dataset, tokenizer)
-    monkeypatch.setattr(module, "BATCH_CHARACTERS", 100)
-
-    parts = tokenize(found, dataset, tokenizer)
-
-    assert parts[0].tolist() == whole[0].tolist()
-    assert parts[1] == whole[1]
-
-
-def test_a_text_without_tokens_is_refused_by_name(tokenizer: Tokenizer, dataset: DatasetConfig) -> None:
-    with pytest.raises(DataError, match=r"no token in a\.txt"):
-        tokenize([Text("a.txt", "")], dataset, tokenizer)
-
-
-def test_tokens_take_two_bytes_where_they_fit(tokenizer: Tokenizer, dataset: DatasetConfig) -> None:
-    large = attrs.evolve(tokenizer, vocab_size=65537)
-
-    assert tokenize([Text("a", "one")], dataset, tokenizer)[0].dtype == np.uint16
-    assert tokenize([Text("a", "one")], dataset, large)[0].dtype == np.uint32
+    assert own_tokens(built.splits["validation"]) == [*tokenizer.encode(FILES["c.txt"]), EOS_ID]
 
 
 # --- the report -----------------------------------------------------------------------------------
@@ -187,6 +142,9 @@ CHANGES = {
     "validation": (),
     "test": (),
     "validation_fraction": 0.5,
+    "validation_count": 1,
+    "split_seed": 1,
+    "packing": "greedy",
     "block_size": 33,
     "stride": 9,
     "min_length": 2,
@@ -289,8 +247,8 @@ def test_a_second_build_reads_and_tokenizes_nothing(
     dataset: DatasetConfig, tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = build(dataset, tokenizer, tmp_path / "cache")
-    monkeypatch.setattr(module, "read_corpus", None)
-    monkeypatch.setattr(module, "tokenize", None)
+    monkeypatch.setattr(module, "read", None)
+    monkeypatch.setattr(module, "encode", None)
 
     second = build(change(dataset, shuffle=False), tokenizer, tmp_path / "cache")
 
@@ -306,7 +264,7 @@ def test_a_changed_text_is_built_anew(dataset: DatasetConfig, tokenizer: Tokeniz
     second = build(dataset, tokenizer, tmp_path / "cache")
 
     assert second.directory != first.directory
-    assert tokenizer.decode(second.splits["validation"].tokens.tolist()) == "Another."
+    assert tokenizer.decode(own_tokens(second.splits["validation"])) == "Another."
 
 
 def test_a_corpus_that_changes_while_it_is_read_is_not_kept(
@@ -314,9 +272,9 @@ def test_a_corpus_that_changes_while_it_is_read_is_not_kept(
 ) -> None:
     def disturbed(*args: Any) -> Any:
         (dataset.source / "a.txt").write_text("Changed behind the back.")
-        return tokenize(*args)
+        return encoding.encode(*args)
 
-    monkeypatch.setattr(module, "tokenize", disturbed)
+    monkeypatch.setattr(module, "encode", disturbed)
 
     with pytest.raises(DataError, match="changed while it was read"):
         build(dataset, tokenizer, tmp_path / "cache")
@@ -436,13 +394,13 @@ def renumber(file: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "damage"),
     [
-        ("train.tokens.npy", halve),
+        ("tokens.bin", halve),
         ("train.table.npy", halve),
-        ("train.tokens.npy", shorten),
+        ("validation.starts.npy", shorten),
         ("train.table.npy", shorten),
-        ("validation.tokens.npy", Path.unlink),
-        ("train.tokens.npy", lambda file: file.write_bytes(b"")),
-        ("train.tokens.npy", lambda file: file.write_bytes(b"not an array, but as long as one may be " * 9)),
+        ("validation.documents.npy", Path.unlink),
+        ("tokens.bin", lambda file: file.write_bytes(b"")),
+        ("tokens.bin", lambda file: file.write_bytes(b"not an array, but as long as one may be " * 9)),
         ("index.json", halve),
         ("index.json", Path.unlink),
         ("index.json", lambda file: file.write_text("[]")),
@@ -512,3 +470,56 @@ def test_the_stories_are_cut_without_loss(tokenizer: Tokenizer, tmp_path: Path) 
     assert (built.report.notes, built.report.troubles) == ([], [])
     for counts in built.report.splits.values():
         assert counts.supervised_tokens == counts.tokens - counts.documents
+
+
+# --- packing and conversations ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("packing", ["greedy", "best_fit"])
+def test_only_train_is_packed(packing: str, dataset: DatasetConfig, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    plain = build(change(dataset, block_size=4096, stride=8), tokenizer, tmp_path / "cache")
+    packed = build(change(dataset, block_size=4096, stride=8, packing=packing), tokenizer, tmp_path / "cache")
+
+    assert [len(packed.splits[s]) < len(plain.splits[s]) for s in ("train", "validation", "test")] == [
+        True,
+        False,
+        False,
+    ]
+    assert own_tokens(packed.splits["train"]) == own_tokens(plain.splits["train"])
+    assert packed.splits["train"][0].lengths == [b.lengths[0] for b in plain.splits["train"]][:2]
+
+
+def write_chats(path: Path, turns: int) -> Path:
+    rows = [[{"role": r, "content": f"{r} says {i}."} for r in ("user", "assistant") * turns] for i in range(6)]
+    path.write_text("".join(json.dumps({"chat": row}) + "\n" for row in rows))
+    return path
+
+
+@pytest.mark.parametrize("packing", ["none", "greedy", "best_fit"])
+def test_a_conversation_is_never_cut_and_only_the_assistant_is_learnt_from(
+    packing: str, chatty: Tokenizer, tmp_path: Path
+) -> None:
+    source = write_chats(tmp_path / "chats.jsonl", 2)
+    options = {"block_size": 250, "stride": 0, "packing": packing, "validation_count": 2}
+    built = build(DatasetConfig(source=source, messages_field="chat", **options), chatty, tmp_path / "cache")
+
+    counts, blocks = built.report.splits["train"], built.splits["train"]
+    assert counts.documents == len(blocks.table) == 4
+    assert counts.masked_tokens > 0
+    assert counts.supervised_tokens == sum(int((block.labels != -100).sum()) for block in blocks)
+    learnt = [chatty.decode(block.labels[block.labels != -100].tolist(), skip_special=False) for block in blocks]
+    said = "".join(learnt).split("</s>")[:-1]
+    assert len(said) == 8
+    assert all(text.startswith(" assistant says") for text in said)
+
+
+def test_another_chat_template_makes_other_blocks(chatty: Tokenizer, tmp_path: Path) -> None:
+    source = write_chats(tmp_path / "chats.jsonl", 1)
+    dataset = DatasetConfig(source=source, messages_field="chat")
+    before = build_inputs(dataset, chatty, tmp_path / "cache")
+    template = chatty.path / "chat_template.jinja"
+    template.write_text(template.read_text() + " ")
+
+    after = build_inputs(dataset, load_tokenizer(chatty.path), tmp_path / "cache")
+
+    assert differing(before, after) == ["chat_template"]

@@ -2,7 +2,9 @@
 
 import itertools
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,71 +12,110 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lovecraft import DatasetConfig
-from lovecraft.data.blocks import Blocks, cut
-from lovecraft.data.build import tokenize
-from lovecraft.data.inspection import Hit, describe, find, histogram, histogram_svg, pieces
-from lovecraft.data.sources import Text
+from lovecraft.data.blocks import Blocks
+from lovecraft.data.build import Built, build
+from lovecraft.data.inspection import Hit, describe, find, histogram, histogram_svg, runs
 from lovecraft.tokenizer import Tokenizer
 from tests.tiny import TEXT
 
-TEXTS = [Text("a", TEXT), Text("b", "café — " + TEXT[::-1]), Text("c", "sea")]
+FILES = {"a.txt": TEXT, "b.txt": "café — " + TEXT[::-1], "c.txt": "sea"}
 some_lengths = st.lists(st.integers(1, 5000), min_size=1, max_size=50).map(np.array)
 
 
-def make(tokenizer: Tokenizer, *, train: bool = False, min_length: int = 1) -> Blocks:
-    dataset = DatasetConfig(source=Path("/nowhere"), block_size=32, stride=8, min_length=min_length)
-    tokens, documents = tokenize(TEXTS, dataset, tokenizer)
-    table, _ = cut(np.array([d.tokens for d in documents]), dataset, train=train)
-    return Blocks(tokens, table, documents, 8)
+@pytest.fixture
+def make(
+    texts: Callable[..., Path], tokenizer: Tokenizer, tmp_path: Path
+) -> Callable[..., tuple[DatasetConfig, Built]]:
+    """Return a function that builds the blocks of FILES."""
+
+    def build_files(**options: Any) -> tuple[DatasetConfig, Built]:
+        dataset = DatasetConfig(**{"source": texts(FILES), "block_size": 32, "stride": 8, **options})
+        return dataset, build(dataset, tokenizer, tmp_path / "cache")
+
+    return build_files
 
 
-def test_pieces_show_overlap_and_special_tokens(tokenizer: Tokenizer) -> None:
-    blocks = make(tokenizer)
-    last = max(i for i in range(len(blocks)) if blocks[i].document == 0)
-
-    assert [kind for kind, _ in pieces(blocks, 0, tokenizer)] == ["special", "text"]
-    assert [kind for kind, _ in pieces(blocks, 1, tokenizer)] == ["overlap", "text"]
-    assert [kind for kind, _ in pieces(blocks, last, tokenizer)] == ["overlap", "text", "special"]
-    assert pieces(blocks, 0, tokenizer)[0] == ("special", "<s>")
-    assert pieces(blocks, 0, tokenizer)[1][1].endswith(pieces(blocks, 1, tokenizer)[0][1])
+Make = Callable[..., tuple[DatasetConfig, Built]]
 
 
-def test_pieces_without_overlap_are_the_text(tokenizer: Tokenizer) -> None:
-    blocks = make(tokenizer)
-    own = [piece for i in range(len(blocks)) if blocks[i].document == 0 for piece in pieces(blocks, i, tokenizer)]
+def of_document(blocks: Blocks, document: int) -> list[int]:
+    return [i for i in range(len(blocks)) if blocks[i].document == document]
+
+
+def test_runs_show_overlap_and_special_tokens(make: Make, tokenizer: Tokenizer) -> None:
+    blocks = make()[1].splits["train"]
+    (first,), (second,), *_, (last,) = (runs(blocks, i, tokenizer) for i in of_document(blocks, 0))
+
+    assert [kind for kind, _ in first] == ["special", "text"]
+    assert [kind for kind, _ in second] == ["overlap", "text"]
+    assert [kind for kind, _ in last] == ["overlap", "text", "special"]
+    assert first[0] == ("special", "<s>")
+    assert first[1][1].endswith(second[0][1])
+
+
+def test_runs_without_overlap_are_the_text(make: Make, tokenizer: Tokenizer) -> None:
+    blocks = make()[1].splits["train"]
+    own = [run for i in of_document(blocks, 0) for piece in runs(blocks, i, tokenizer) for run in piece]
 
     assert "".join(text for kind, text in own if kind == "text") == TEXT
 
 
-def test_find_names_the_block_that_supervises_the_place(tokenizer: Tokenizer) -> None:
-    blocks = make(tokenizer)
-    hits = list(find("night", blocks, TEXTS, tokenizer))
+def test_a_packed_block_shows_each_piece(make: Make, tokenizer: Tokenizer) -> None:
+    blocks = make(block_size=512, packing="best_fit")[1].splits["train"]
+    [both] = [runs(blocks, i, tokenizer) for i in range(len(blocks)) if len(blocks[i].pieces) > 1][:1]
 
-    assert [(h.document, TEXT[h.character :][:5]) for h in hits] == [("a", "night")] * TEXT.count("night")
-    for hit in hits:
-        [row] = [i for i in range(len(blocks)) if (blocks[i].document, blocks[i].index) == (0, hit.block)]
-        own = tokenizer.decode(blocks[row].input_ids[8:].tolist())
-        begin = len(tokenizer.decode(blocks.tokens[: 24 * row + 8].tolist()))
-        assert begin <= hit.character < begin + len(own), hit
+    assert all(piece[0] == ("special", "<s>") for piece in both)
 
 
-@given(st.integers(0, len(TEXT) - 1))
-def test_every_place_of_a_text_is_found_in_a_block_that_has_it(tokenizer: Tokenizer, place: int) -> None:
-    blocks = make(tokenizer)
-    [hit] = [h for h in find(TEXT[place:], blocks, TEXTS[:1], tokenizer) if h.character == place]
+def test_what_a_conversation_does_not_teach_is_masked(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    (tmp_path / "pairs.jsonl").write_text('{"q": "Who? ", "a": "I."}\n')
+    dataset = DatasetConfig(source=tmp_path / "pairs.jsonl", prompt_field="q", response_field="a")
+    blocks = build(dataset, tokenizer, tmp_path / "cache").splits["train"]
 
-    assert hit.block is not None
-    assert TEXT[place] in tokenizer.decode(blocks[hit.block].input_ids.tolist())
+    [piece] = runs(blocks, 0, tokenizer)
 
-
-def test_find_says_where_nothing_supervises_the_place(tokenizer: Tokenizer) -> None:
-    blocks = make(tokenizer, train=True, min_length=20)
-
-    assert Hit("c", None, 0) in list(find("sea", blocks, TEXTS, tokenizer))
+    assert piece == [("special", "<s>"), ("masked", "Who?"), ("text", " I."), ("special", "</s>")]
 
 
-def test_find_yields_nothing_for_what_is_not_there(tokenizer: Tokenizer) -> None:
-    assert list(find("Cthulhu", make(tokenizer), TEXTS, tokenizer)) == []
+@pytest.mark.parametrize("packing", ["none", "greedy", "best_fit"])
+def test_find_names_the_piece_that_supervises_the_place(packing: str, make: Make, tokenizer: Tokenizer) -> None:
+    dataset, built = make(packing=packing, validation=("b.txt",))
+    blocks = built.splits["train"]
+    hits = list(find("night", built, tokenizer, dataset))
+
+    assert [(s, h.document, TEXT[h.character :][:5]) for s, h in hits] == [("train", "a.txt", "night")] * TEXT.count(
+        "night"
+    )
+    offsets = {int(index): int(offset) for document, index, offset, *_ in blocks.table if document == 0}
+    lengths = {int(index): int(length) for document, index, _, length, _ in blocks.table if document == 0}
+    for _, hit in hits:
+        begin = offsets[hit.block] + (8 if hit.block else 0)
+        end = offsets[hit.block] + lengths[hit.block]
+        known, own = (tokenizer.decode(blocks.tokens[a:b].tolist()) for a, b in ((offsets[0], begin), (begin, end)))
+        assert len(known) <= hit.character < len(known + own), hit
+
+
+def test_every_place_of_a_text_is_found_in_a_piece_that_has_it(make: Make, tokenizer: Tokenizer) -> None:
+    dataset, built = make()
+    for place in range(0, len(TEXT), 97):
+        phrase = TEXT[place : place + 25]
+        hits = [hit for _, hit in find(phrase, built, tokenizer, dataset) if hit.document == "a.txt"]
+        assert place in [hit.character for hit in hits]
+        assert all(hit.block is not None for hit in hits)
+
+
+def test_find_says_where_nothing_supervises_the_place(make: Make, tokenizer: Tokenizer) -> None:
+    dataset, built = make(min_length=20)
+
+    assert list(find("sea", built, tokenizer, dataset))[-1][1] == Hit("c.txt", None, 0) or all(
+        hit.document != "c.txt" for _, hit in find("sea", built, tokenizer, dataset)
+    )
+
+
+def test_find_yields_nothing_for_what_is_not_there(make: Make, tokenizer: Tokenizer) -> None:
+    dataset, built = make()
+
+    assert list(find("no such words", built, tokenizer, dataset)) == []
 
 
 def test_describe_gives_the_usual_numbers() -> None:
