@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from types import ModuleType
 
 from lovecraft.cli import console, report, words
 from lovecraft.errors import LovecraftError
@@ -17,7 +18,7 @@ COMMANDS = {
     "show": "print a resolved config, a run or a model",
     "diff": "print what differs between two configs or runs",
     "data": "look at a dataset: splits, texts, blocks, lengths",
-    "build": "bring a dataset's blocks up to date",
+    "build": "bring the tokenizer, blocks and model of a config up to date",
     "plan": "predict memory, steps and time before loading anything",
     "train": "build what is missing, train, resume",
     "runs": "list runs, or show one",
@@ -87,10 +88,7 @@ def _run(name: str, argv: list[str]) -> int:
         from lovecraft.config.base import did_you_mean
 
         raise LovecraftError(f"no command {name!r}{did_you_mean(name, COMMANDS)}", hint="`lc --help` lists them")
-    command = importlib.import_module(f"lovecraft.cli.{name}")
-    parser = Parser(prog=f"lc {name}", add_help=False, allow_abbrev=False, argument_default=None)
-    command.add_arguments(parser)
-    parser.add_argument("-h", "--help", action="store_true", help="show this")
+    command, parser = command_of(name)
     split = words.split(argv, parser, getattr(command, "BARE", 1))
     args = parser.parse_args(split.own)
     args.argv = [name, *argv]
@@ -103,6 +101,15 @@ def _run(name: str, argv: list[str]) -> int:
     if split.options and not getattr(command, "TAKES_OPTIONS", True):
         raise LovecraftError(f"lc {name} takes no {split.options[0]!r}", hint=f"`lc {name} --help` lists its flags")
     return int(command.run(args))
+
+
+def command_of(name: str) -> tuple[ModuleType, "Parser"]:
+    """Return a command's module, and the parser of its own flags."""
+    command = importlib.import_module(f"lovecraft.cli.{name}")
+    parser = Parser(prog=f"lc {name}", add_help=False, allow_abbrev=False, argument_default=None)
+    command.add_arguments(parser)
+    parser.add_argument("-h", "--help", action="store_true", help="show this")
+    return command, parser
 
 
 class Parser(argparse.ArgumentParser):

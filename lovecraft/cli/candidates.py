@@ -1,25 +1,37 @@
-"""What TAB offers for a line. The printed scripts run this file by itself, with nothing but the standard library.
+"""What TAB offers for a line. The printed scripts run this module.
 
-It imports no config: what a config's options are stands in the cache that `lc` wrote when it last loaded it
-(completion.py), stale or not; without one, the library's options are offered.
+It imports no config: a config's options are those that `lc` wrote down when it last loaded it (completion.py), stale or
+not; without such a note, the library's options are offered.
 """
 
+import argparse
 import itertools
-import json
 import re
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
-Pairs = Iterator[tuple[str, str]]
+from lovecraft.cli import COMMANDS, command_of, completion, words
+from lovecraft.cli.completion import Entry
+from lovecraft.cli.options import flag_of
+from lovecraft.config import schema
+from lovecraft.config.load import KINDS, default_of, find, find_root, listed, module_files
+from lovecraft.errors import ConfigError
+
+Pairs = Iterable[tuple[str, str]]
 """Words with what is said beside each."""
-
-CACHE = ".lc/cache/completion"
-KINDS = ("Train", "Dataset", "Model", "Serve")  # those of config/load.py, which takes too long to import
-NO, MAY = "--no-", "?"  # of a flag: it takes no value, it may take one
 END = "\0"
+MEANT = {
+    "@config": "A B CONFIG",
+    "@model": "MODEL",
+    "@option": "OPTION",
+    "@path": "DIR DST FILE FILE.svg SRC.gguf",
+    "@project": "PROJECT",
+    "@run": "A B RUN",
+}
+"""What the words of a usage line, and a flag's METAVAR, stand for; those in small letters stand for themselves."""
 
 
 def main(shell: str, line: str, breaks: str = "") -> None:
@@ -58,95 +70,86 @@ def complete(line: str, current: str = "") -> tuple[str, str, dict[str, str]]:
     return "", "", {}
 
 
-def _offered(words: list[str], text: str, current: str) -> Pairs:
-    root = next((p for p in (Path.cwd(), *Path.cwd().parents) if (p / "workspace.py").is_file()), None)
-    known = library(root)
-    if not words:
-        yield from known["commands"].items()
-    if not words or words[0] not in known["flags"]:
+def _offered(given: list[str], text: str, current: str) -> Pairs:
+    if not given:
+        yield from COMMANDS.items()
+    if not given or given[0] not in COMMANDS:
         return
-    own, places = known["flags"][words[0]], known["places"][words[0]]
-    named = bare(words, own)
-    options = _options(known, words, root, named[0] if named else current)
-    flags = {**own, **{"--" + path.replace("_", "-"): entry for path, entry in options.items()}}
+    command, parser = command_of(given[0])
+    root = _root()
+    bare = words.split(given[1:], parser, getattr(command, "BARE", 1)).bare
+    options = _options(command, given, bare[0] if bare else current)
+    flags = {flag: _of_action(action) for action in parser._actions for flag in action.option_strings}
+    flags |= {flag_of(path): entry for path, entry in options.items()}
     name, joined, value = text.partition("=")
     if joined and name in flags:
-        yield from ((f"{name}={word}", says) for word, says in _values(flags[name][1], root, value, options))
+        yield from ((f"{name}={word}", said) for word, said in _values(flags[name][1], root, value, options))
         return
-    _, values, how = flags.get(words[-1], ("", [], NO))
-    free, left = how in (NO, MAY) or "false" in values, places[len(named) :]  # the word may be no flag's value
+    _, can_be, needed = flags.get(given[-1], ("", [], False))
+    left = [] if needed else places(command)[len(bare) :]
     if not text.startswith("-"):
-        yield from _values(values + (left[0] if free and left else []), root, text, options)
-    if text.startswith("-") or (free and not left):
-        yield from ((name, entry[0]) for name, entry in flags.items())
-        yield from (("--no-" + name[2:], entry[0]) for name, entry in flags.items() if "false" in entry[1])
+        yield from _values(can_be + (left[0] if left else []), root, text, options)
+    if text.startswith("-") or not (needed or left):
+        yield from ((flag, entry[0]) for flag, entry in flags.items())
+        yield from (("--no-" + flag[2:], entry[0]) for flag, entry in flags.items() if "false" in entry[1])
 
 
-def bare(words: list[str], own: dict[str, Any]) -> list[str]:
-    """Return the words behind a command that are no flags and not what a flag is given; the first is the target."""
-
-    def waits(flag: str) -> bool:
-        return flag.startswith("-") and "=" not in flag and own.get(flag, ["", [], flag[:5]])[2] not in (NO, MAY)
-
-    return [word for before, word in itertools.pairwise(words) if word[:1] != "-" and not waits(before)]
+def _of_action(action: argparse.Action) -> Entry:
+    can_be = list(map(str, action.choices or ())) or _meant(str(action.metavar or ""))
+    return action.help or "", can_be, action.nargs not in (0, "?")
 
 
-# --- what lc wrote down -----------------------------------------------------------------------------
+def places(command: ModuleType) -> list[list[str]]:
+    """Return what each bare word of a command may be, as the usage line says: `project NAME | config PROJECT/NAME`."""
+    usage = getattr(command, "USAGE", "CONFIG").partition("[-")[0]
+    usage = re.sub(r"\[(.*?)\]", lambda optional: optional[1].replace(" ", ""), usage)
+    ways = [way.split() for way in usage.split(" | ")]
+    found = [[v for way in ways for word in way[i : i + 1] for v in _meant(word)] for i in range(max(map(len, ways)))]
+    return [[f"@{getattr(command, 'KIND', 'config')}" if v == "@config" else v for v in place] for place in found]
 
 
-def library(root: Path | None) -> dict[str, Any]:
-    """Return the commands, their flags and the library's options; from the cache, unless the library has changed."""
-    package = Path(__file__).parents[1]
-    changed = max(file.stat().st_mtime_ns for part in ("cli", "config") for file in (package / part).glob("*.py"))
-    stamp = {"package": str(package), "changed": changed}
-    known = _json(root / CACHE / "lovecraft.json") if root else {}
-    if known.get("stamp") == stamp:
-        return known
-    from lovecraft.cli import completion
-
-    return completion.remember_library(root, stamp)
+def _meant(usage: str) -> list[str]:
+    small = [word for word in usage.split("|") if word and word == word.lower()]
+    return small + [kind for kind, names in MEANT.items() if set(names.split()) & set(usage.split("|"))]
 
 
-def _json(file: Path) -> dict[str, Any]:
+def _root() -> Path | None:
     try:
-        return {name: dict(value) for name, value in json.loads(file.read_bytes()).items()}
-    except (OSError, ValueError, TypeError, AttributeError):  # absent, or damaged: as if it were absent
+        return find_root()
+    except ConfigError:
+        return None
+
+
+def _options(command: ModuleType, given: Sequence[str], target: str) -> dict[str, Entry]:
+    """Return the options, by path, that a command takes with its target and the sections that the line swaps."""
+    if not getattr(command, "TAKES_OPTIONS", True):
         return {}
+    of = getattr(command, "OPTIONS_OF", "")
+    found = completion.options_of(getattr(schema, of)) if of else _of_config(target)
+    for flag, value in [*itertools.pairwise(given), *(word.split("=", 1) for word in given if "=" in word)]:
+        path, section = flag[2:].replace("-", "_"), getattr(schema, value, None)
+        if path in found and (value == "none" or hasattr(section, "__options__")):
+            found = {one: entry for one, entry in found.items() if not one.startswith(f"{path}.")}
+            found |= completion.options_of(section, f"{path}.") if section else {}
+    return found
 
 
-def _options(library: Any, words: list[str], root: Path | None, target: str) -> dict[str, Any]:
-    """Return path → [sentence, values, class if it is a section] of the options that a command takes with its target.
-
-    Sections that the line swaps for a class of the library have that class's options.
-    """
-    known: dict[str, Any] = {}
-    of = library["options"][words[0]]
-    if of == "Config":
-        here = re.match(re.escape(f"{root}/projects/") + "(.+)", str(Path.cwd()))
-        target = target or (here[1] if here else "")
-        name, classes, _ = _named(_modules(root), target)
-        of = f"{classes[0]}Config" if classes and classes[0] in KINDS else "TrainConfig" if target else ""
-        known = _json(root / CACHE / f"{name}.{classes[0]}.json") if root and classes else {}
-    pairs = [*itertools.pairwise(words), *(word.split("=", 1) for word in words if "=" in word)]
-    swaps = {a[2:].replace("-", "_"): b for a, b in pairs if b == "none" or b in library["classes"]}
-    sections = {"": of, **known.get("sections", {}), **swaps}
-    found: dict[str, Any] = {}
-
-    def visit(path: str, section: str) -> None:
-        for option, entry in library["classes"].get(section, {}).items():
-            found[path + option] = entry
-            visit(f"{path}{option}.", sections.get(path + option, entry[2]))
-
-    visit("", sections[""])
-    return found | known.get("own", {})
+def _of_config(target: str) -> dict[str, Entry]:
+    try:
+        key, wanted, root = find(re.sub(r"^runs/|/\d+/?$", "", target))
+    except ConfigError:
+        return completion.options_of(schema.TrainConfig) if target else {}
+    classes = listed(root, key).classes
+    cls = wanted or next(iter([*(name for name in KINDS if name in classes), *classes]), "")
+    return completion.recall(key, cls, root) or completion.options_of(KINDS.get(cls, schema.TrainConfig))
 
 
 # --- values, and the words that name things -----------------------------------------------------------
 
 
-def _values(values: Sequence[str], root: Path | None, text: str, options: dict[str, Any]) -> Pairs:
+def _values(can_be: Sequence[str], root: Path | None, text: str, options: dict[str, Entry]) -> Pairs:
     """Yield the values that are words, and what those that begin with `@` stand for."""
-    for value in values:
+    for value in can_be:
         if value == "@option":
             yield from ((path, entry[0]) for path, entry in options.items())
         elif value == "@project":
@@ -180,30 +183,8 @@ def _paths(text: str, ending: str = "") -> Pairs:
             yield folder + slash + entry.name + ("/" if entry.is_dir() else ""), ""
 
 
-def _modules(root: Path | None) -> dict[str, Path]:
-    """Return the modules below projects/ by the name that a user gives them: `project/config`."""
-    found = {str(p)[len(f"{root}/projects/") : -3]: p for p in sorted(root.glob("projects/*/**/*.py"))} if root else {}
-    return {name: file for name, file in found.items() if not re.search(r"(^|/)[._]", name)}
-
-
-def _named(modules: dict[str, Path], word: str) -> tuple[str, list[str], str]:
-    """Return the module that a word names, or that of a run; its classes, the one it means first; its description."""
-    word, _, wanted = word.partition(":")
-    word = re.sub(r"^(projects|runs)/|(/\d+)?/?$|\.py$", "", word)
-    if word not in modules:  # a project: its default, or the only one in it
-        inside = [name for name in modules if name.startswith(f"{word}/")]
-        word = f"{word}/default" if f"{word}/default" in inside else inside[0] if len(inside) == 1 else ""
-    text = _text(modules[word]) if word else ""
-    classes = re.findall(r"^class (\w+)\(", text, re.MULTILINE)
-    said = re.match(r"""\s*[rR]?(\"{3}|'{3}|"|')\s*(.*?)\s*(\1|\n)""", text)
-    return word, [*(c for c in (wanted, *KINDS) if c in classes), *classes], said[2] if said else ""
-
-
-def _text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8", errors="replace")
-    except OSError:  # one that cannot be read defines nothing
-        return ""
+def _modules(root: Path | None) -> list[str]:
+    return list(module_files(root)) if root else []
 
 
 def _configs(root: Path | None, text: str, kind: str) -> Pairs:
@@ -211,9 +192,14 @@ def _configs(root: Path | None, text: str, kind: str) -> Pairs:
     start, colon, _ = text.partition(":")
     modules = _modules(root)
     for word in sorted({*modules, *(name.partition("/")[0] for name in modules)}):
-        _, classes, said = _named(modules, word) if word.startswith(start) else ("", [], "")
-        if classes and (kind == "config" or kind in classes):
-            yield from ((f"{word}:{name}", said) for name in classes) if colon else [(word, said)]
+        name = default_of(word, modules) if word not in modules else word
+        if root is None or name is None or not word.startswith(start):
+            continue
+        item = listed(root, name)
+        fits = kind == "config" or kind in item.classes or not KINDS.keys() & item.classes
+        if fits and (item.classes or item.error):
+            said = item.error or item.description
+            yield from ((f"{word}:{cls}", said) for cls in item.classes) if colon else [(word, said)]
 
 
 if __name__ == "__main__":

@@ -13,10 +13,7 @@ last time that `lc` loaded it. `lc ls --check` loads all.
 """
 
 import argparse
-import importlib
-import inspect
 import json
-import re
 import shlex
 import sys
 import types
@@ -24,8 +21,8 @@ import typing
 from pathlib import Path
 from typing import Any
 
-from lovecraft import cli
-from lovecraft.cli import candidates, console
+from lovecraft.cli import console
+from lovecraft.cli.options import walk
 from lovecraft.config import base, schema, source, values
 from lovecraft.config.resolve import choices
 from lovecraft.errors import LovecraftError
@@ -34,15 +31,10 @@ USAGE = "bash|zsh|fish"
 EXAMPLE = "lc completion bash"
 TAKES_OPTIONS = False
 
-MEANT = {
-    "@config": "A B CONFIG",
-    "@model": "MODEL",
-    "@option": "OPTION",
-    "@path": "DIR DST FILE FILE.svg SRC.gguf",
-    "@project": "PROJECT",
-    "@run": "A B RUN",
-}
-"""What the words of a usage line, and a flag's METAVAR, stand for; those in small letters stand for themselves."""
+CANDIDATES = "lovecraft.cli.candidates"
+CACHE = ".lc/cache/completion"
+Entry = tuple[str, list[str], bool]
+"""What is said of a flag, the words that its value can be, and whether it needs one."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,52 +47,19 @@ def run(args: argparse.Namespace) -> int:
     if args.target not in shells:
         named = f"no script for {args.target!r}" if args.target else "no shell is named"
         raise LovecraftError(named, hint=f"it can be {', '.join(shells)}")
-    script = Path(__file__).with_name(f"completion.{args.target}").read_text(encoding="utf-8")
-    console.out(script.replace("@CANDIDATES@", shlex.join([sys.executable, "-I", candidates.__file__])).rstrip())
+    script = Path(__file__).with_name(f"completion.{args.target}").read_text(encoding="utf-8").rstrip()
+    console.out(script.replace("@CANDIDATES@", shlex.join([sys.executable, "-P", "-m", CANDIDATES])))
     return 0
 
 
 def remember(name: str, cls: Any, root: Path) -> None:
-    """Write down for completion which sections a config has, and the options that users declared in it."""
-    sections: dict[str, str] = {}
-    own: dict[str, Any] = {}
-
-    def visit(path: str, cls: Any) -> None:
-        library = base.library_class(cls)
-        sections[path.rstrip(".")] = library.__name__
-        for option in cls.__options__.values():
-            if option.name not in library.__options__ or not base.is_library(library):
-                own[path + option.name] = _entry(cls, option)
-            if option.section is not None:
-                inner = getattr(cls, option.name, option.section)
-                sections[path + option.name] = "none"
-                if isinstance(inner, type):
-                    visit(f"{path}{option.name}.", inner)
-
-    visit("", cls)
-    _write(root / candidates.CACHE / f"{name}.{cls.__qualname__}.json", {"sections": sections, "own": own})
-
-
-def remember_library(root: Path | None, stamp: dict[str, Any]) -> dict[str, Any]:
-    """Return what completion knows of the commands and of the library's options; write it down in the workspace."""
-    commands = {name: importlib.import_module(f"lovecraft.cli.{name}") for name in cli.COMMANDS}
-    classes = [cls for cls in vars(schema).values() if inspect.isclass(cls) and issubclass(cls, base.Config)]
-    takes = {name: "Config" if getattr(command, "TAKES_OPTIONS", True) else "" for name, command in commands.items()}
-    found = {
-        "stamp": stamp,
-        "commands": cli.COMMANDS,
-        "flags": {name: _flags(command) for name, command in commands.items()},
-        "places": {name: _places(command) for name, command in commands.items()},
-        "options": {name: getattr(command, "OPTIONS_OF", takes[name]) for name, command in commands.items()},
-        "classes": {cls.__name__: {n: _entry(cls, o) for n, o in cls.__options__.items()} for cls in classes},
-    }
-    if root:
-        _write(root / candidates.CACHE / "lovecraft.json", found)
-    return found
-
-
-def _write(file: Path, value: dict[str, Any]) -> None:
-    text = json.dumps(value, ensure_ascii=False)
+    """Write down a config's options by path: the library's class that one is of, or the entry of a user's own."""
+    found: dict[str, Any] = {}
+    for path, owner, option in walk(cls):
+        library = base.library_class(owner)
+        theirs = base.is_library(library) and option in library.__options__
+        found[path] = library.__name__ if theirs else _entry(owner, option)
+    text, file = json.dumps(found, ensure_ascii=False), _file(name, cls.__qualname__, root)
     try:
         if not file.is_file() or file.read_bytes() != text.encode():
             from lovecraft.files import write_atomic
@@ -110,41 +69,35 @@ def _write(file: Path, value: dict[str, Any]) -> None:
         pass
 
 
-def _flags(command: types.ModuleType) -> dict[str, Any]:
-    """Return flag → [sentence, values, whether it takes one: NO, MAY, or "" for yes]."""
-    parser = argparse.ArgumentParser(add_help=False)
-    command.add_arguments(parser)
-    parser.add_argument("--help", action="store_true", help="show this")
-    found: dict[str, Any] = {}
-    for action in parser._actions:
-        values = list(map(str, action.choices or ())) or _meant(str(action.metavar or ""))
-        how = candidates.NO if action.nargs == 0 else candidates.MAY if action.nargs == "?" else ""
-        found |= {flag: [action.help, values, how] for flag in action.option_strings}
-    return found
+def recall(name: str, cls: str, root: Path) -> dict[str, Entry]:
+    """Return the options of a config, by path, as they were when it was last loaded; none if it never was."""
+    try:
+        known = json.loads(_file(name, cls, root).read_bytes())
+        return {
+            path: _entry(getattr(schema, found), path.rpartition(".")[2]) if isinstance(found, str) else tuple(found)
+            for path, found in known.items()
+        }
+    except (OSError, ValueError, TypeError, AttributeError, KeyError):  # absent, damaged, or of another library
+        return {}
 
 
-def _places(command: types.ModuleType) -> list[list[str]]:
-    """Return what each bare word of a command may be, as the usage line says: `project NAME | config PROJECT/NAME`."""
-    usage = getattr(command, "USAGE", "CONFIG").partition("[-")[0]
-    usage = re.sub(r"\[(.*?)\]", lambda optional: optional[1].replace(" ", ""), usage)
-    ways = [way.split() for way in usage.split(" | ")]
-    return [[v for way in ways for word in way[i : i + 1] for v in _meant(word)] for i in range(max(map(len, ways)))]
+def options_of(cls: Any, prefix: str = "") -> dict[str, Entry]:
+    """Return the options of a class of the library, by path."""
+    return {path: _entry(owner, name) for path, owner, name in walk(cls, prefix)}
 
 
-def _meant(words: str) -> list[str]:
-    small = [word for word in words.split("|") if word and word == word.lower()]
-    return small + [kind for kind, names in MEANT.items() if set(names.split()) & set(words.split("|"))]
+def _file(name: str, cls: str, root: Path) -> Path:
+    return root / CACHE / f"{name}.{cls}.json"
 
 
-def _entry(cls: Any, option: base.Option) -> list[Any]:
-    """Return [sentence, values, class of the section by default, or ""] of an option."""
+def _entry(cls: Any, name: str) -> Entry:
+    option, said = cls.__options__[name], source.sentence(cls, name)
     if option.section is None:
-        return [source.sentence(cls, option.name), list(dict.fromkeys(_values(option.hint))), ""]
+        can_be = list(dict.fromkeys(_values(option.hint)))
+        return said, can_be, "false" not in can_be
     named = [name for name in choices(option.section) if not name.endswith("Config")]
     configs = f"@{option.section.__name__.removesuffix('Config')}"  # those with a class of this name
-    inner = getattr(cls, option.name, option.section)
-    default = "none" if inner is None else base.library_class(inner).__name__
-    return [source.sentence(cls, option.name), [*named, *(["none"] if option.optional else []), configs], default]
+    return said, [*named, *(["none"] if option.optional else []), configs], True
 
 
 def _values(hint: Any) -> list[str]:

@@ -16,6 +16,7 @@ from lovecraft.errors import DataError
 
 USAGE = "CONFIG|RUN|MODEL [--split S] [--checkpoint latest|best|STEP] [--json] [--option value …]"
 EXAMPLE = "lc eval models/smollm2_135m --dataset lovecraft_dataset/k4 --split test"
+KIND = "Train"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -12,6 +12,7 @@ from lovecraft.config.resolve import resolve
 
 USAGE = "CONFIG|RUN [--tflops N] [--json] [--option value …]"
 EXAMPLE = "lc plan finetune_lovecraft --batch-size 1"
+KIND = "Train"
 KNOBS = (
     "lower batch_size and raise accumulation, lower dataset.block_size or memory.loss_chunk, take Adafactor, "
     "set model.dtype to bfloat16"

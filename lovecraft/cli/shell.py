@@ -16,6 +16,7 @@ import attrs
 
 import lovecraft.cli as cli
 from lovecraft.cli import candidates, console, report
+from lovecraft.cli.words import split
 from lovecraft.config import modules
 from lovecraft.config.load import find, find_root
 from lovecraft.errors import ConfigError, LovecraftError
@@ -96,13 +97,14 @@ class Session:
 
     def _named(self, words: list[str]) -> list[str]:
         """Name the current config where a command that takes one is given none; `generate "A text"` gives none."""
-        known = candidates.library(self.root)
-        places = known["places"].get(words[0]) or [[]]
-        if not self.current or "@config" not in places[0] or "@project" in places[0]:
+        if not self.current or words[0] not in cli.COMMANDS:
             return words
-        bare = candidates.bare(words, known["flags"][words[0]])
+        command, parser = cli.command_of(words[0])
+        places = candidates.places(command)
+        bare = split(words[1:], parser, getattr(command, "BARE", 1)).bare
+        takes = bool(places) and not {"@config", f"@{getattr(command, 'KIND', '')}"}.isdisjoint(places[0])
         none = not bare or (len(bare) < len(places) and " " in bare[0])
-        return [words[0], self.current, *words[1:]] if none else words
+        return [words[0], self.current, *words[1:]] if takes and "@project" not in places[0] and none else words
 
     def complete(self, text: str, state: int) -> str | None:
         """Return the state-th completion of the line that readline holds."""

@@ -1,7 +1,6 @@
 """From the word on the command line to what it names: a config, a run, a model."""
 
 import argparse
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +8,7 @@ from lovecraft.cli import completion, options
 from lovecraft.config import base, diff
 from lovecraft.config import record as records
 from lovecraft.config.diff import Entry
-from lovecraft.config.load import Loaded, find_root, load, module_files
+from lovecraft.config.load import Loaded, find_root, listing, load
 from lovecraft.config.modules import use
 from lovecraft.config.record import find_run
 from lovecraft.config.resolve import resolve
@@ -108,9 +107,9 @@ def dataset_config(args: argparse.Namespace) -> tuple[DatasetConfig, Loaded]:
 def _how_to_train(loaded: Loaded) -> str:
     """Return the command that trains on a dataset, with a Train config of the workspace; else where configs are."""
     if issubclass(loaded.cls, DatasetConfig):
-        for name, file in module_files(loaded.root).items():
-            if re.search(r"^class Train\b", file.read_text(encoding="utf-8", errors="replace"), re.MULTILINE):
-                return f"`lc train {name.removesuffix('/default')} --dataset {loaded.name}` trains on it"
+        for item in listing(loaded.root):
+            if "Train" in item.classes:
+                return f"`lc train {item.name.removesuffix('/default')} --dataset {loaded.name}` trains on it"
     return "`lc ls` lists the configs"
 
 

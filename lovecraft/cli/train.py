@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 USAGE = "CONFIG|RUN [--new] [--option value …]"
 EXAMPLE = "lc train finetune_lovecraft --max-steps 10"
+KIND = "Train"
 EXIT_CODES = {"": 0, "max_minutes": 0, "SIGTERM": 143, "SIGHUP": 129}
 INTERRUPTED = 130
 SAMPLED_TOKENS = 80

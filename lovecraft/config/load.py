@@ -70,8 +70,10 @@ class Listed:
     """One module of a project, read without importing it."""
 
     name: str
-    description: str
+    description: str = ""
     error: str = ""
+    classes: tuple[str, ...] = ()
+    """Those that may be configs."""
 
 
 def module_files(root: Path) -> dict[str, Path]:
@@ -87,26 +89,26 @@ def _private(path: Path) -> bool:
 
 def listing(root: Path) -> Iterator[Listed]:
     """Yield the modules that define a config class, judged by their text; broken ones with their error."""
-    for name, file in module_files(root).items():
-        place = file.relative_to(root).as_posix()
-        try:
-            tree = ast.parse(read(str(file)), place)
-        except SyntaxError as error:
-            yield Listed(name, "", f"{place}:{error.lineno}: {error.msg}")
-        except ConfigError as error:
-            yield Listed(name, "", error.message.replace(str(root) + "/", ""))
-        else:
-            if _defines_config(tree):
-                wrong = (
-                    f"{place}: {part!r} cannot be a module's name; write {fitting(part)}"
-                    if (part := _unfit(name))
-                    else ""
-                )
-                yield Listed(name, (ast.get_docstring(tree) or "").partition("\n")[0], wrong)
+    found = (listed(root, name) for name in module_files(root))
+    return (item for item in found if item.classes or item.error)
 
 
-def _defines_config(tree: ast.Module) -> bool:
-    """Return whether a module may define a config: one called so, or one whose base is not known to be no config."""
+def listed(root: Path, name: str) -> Listed:
+    """Return what a module's text says of it."""
+    place = f"projects/{name}.py"
+    try:
+        tree = ast.parse(read(str(root / place)), place)
+    except SyntaxError as error:
+        return Listed(name, error=f"{place}:{error.lineno}: {error.msg}")
+    except ConfigError as error:
+        return Listed(name, error=error.message.replace(f"{root}/", ""))
+    classes, part = tuple(_configs_in(tree)), _unfit(name)
+    wrong = f"{place}: {part!r} cannot be a module's name; write {fitting(part)}" if part and classes else ""
+    return Listed(name, (ast.get_docstring(tree) or "").partition("\n")[0], wrong, classes)
+
+
+def _configs_in(tree: ast.Module) -> Iterator[str]:
+    """Yield the classes that may be configs: those called so, or with a base that is not known to be no config."""
     strange = set(vars(builtins))
     for node in tree.body:
         if isinstance(node, ast.Import):
@@ -116,9 +118,9 @@ def _defines_config(tree: ast.Module) -> bool:
         elif isinstance(node, ast.ClassDef):
             bases = {re.split(r"[.\[]", ast.unparse(base))[0] for base in node.bases}
             if bases and (node.name in KINDS or not bases <= strange):
-                return True
-            strange.add(node.name)
-    return False
+                yield node.name
+            else:
+                strange.add(node.name)
 
 
 def _ours(module: str) -> bool:

@@ -11,9 +11,8 @@ from typing import Any
 
 import pytest
 
-from lovecraft.cli import COMMANDS, candidates
+from lovecraft.cli import COMMANDS, candidates, command_of, completion
 from lovecraft.config import modules
-from lovecraft.config.load import KINDS
 from tests.cli.terminal import Terminal
 
 Command = Callable[..., Any]
@@ -25,13 +24,13 @@ def offered(line: str) -> list[str]:
 
 
 def tab(shell: str, line: str, *more: str) -> subprocess.CompletedProcess[str]:
-    """Press TAB as a printed script does: candidates.py by itself."""
-    command = [sys.executable, "-I", candidates.__file__, shell, line, *more]
+    """Press TAB as a printed script does."""
+    command = [sys.executable, "-P", "-m", completion.CANDIDATES, shell, line, *more]
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path.cwd())
 
 
 def cache(workspace: Path, name: str) -> Path:
-    return workspace / candidates.CACHE / name
+    return workspace / completion.CACHE / name
 
 
 # --- what is offered --------------------------------------------------------------------------------
@@ -46,7 +45,8 @@ def test_the_first_word_is_a_command_with_its_line(workspace: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "found"),
     [
-        ("lc plan t", ["texts", "texts/default", "tiny", "tiny/default"]),
+        ("lc data t", ["texts", "texts/default", "tiny", "tiny/default"]),
+        ("lc plan t", ["tiny", "tiny/default"]),
         ("lc show te", ["texts", "texts/default", "texts/"]),
         ("lc plan projects/tiny/d", ["projects/tiny/default.py"]),
         ("lc show tiny/", ["tiny/default"]),
@@ -147,22 +147,19 @@ def test_outside_of_a_workspace_commands_and_flags_are_offered(tmp_path: Path) -
 
 
 def test_every_usage_line_is_understood(workspace: Path) -> None:
-    places = candidates.library(None)["places"]
+    places = {name: candidates.places(command_of(name)[0]) for name in COMMANDS}
     assert places["new"] == [["project", "config"], []]
     assert places["diff"] == [["@config", "@run"], ["@config", "@run"]]
     assert places["doctor"] == []
     for name in ("show", "data", "build", "plan", "train", "eval", "serve", "generate", "chat", "edit", "shell"):
-        assert "@config" in places[name][0], name
+        assert {"@config", "@Train"} & set(places[name][0]), name
 
 
 def test_a_module_that_cannot_be_read_hides_no_other(workspace: Path) -> None:
     (workspace / "projects/texts/gone.py").symlink_to("nowhere.py")
     (workspace / "projects/texts/folder.py").mkdir()
-    assert offered("lc plan te") == ["texts", "texts/default"]
-
-
-def test_the_kinds_of_configs_are_those_that_loading_knows() -> None:
-    assert tuple(KINDS) == candidates.KINDS
+    assert offered("lc edit te") == ["texts", "texts/default", "texts/folder", "texts/gone"]
+    assert "cannot be read" in candidates.complete("lc show texts/g")[2]["texts/gone"]
 
 
 # --- the cache ----------------------------------------------------------------------------------------
@@ -231,7 +228,7 @@ def test_two_workspaces_do_not_mix(
 
 def test_options_of_the_line_are_not_written_down(lc: Command, workspace: Path) -> None:
     lc("show", "tiny", "--optimizer", "SGD")
-    assert json.loads(cache(workspace, "tiny/default.Train.json").read_text())["sections"]["optimizer"] == "AdamW"
+    assert json.loads(cache(workspace, "tiny/default.Train.json").read_text())["optimizer.betas"] == "AdamW"
 
 
 def test_a_stale_cache_is_offered_until_the_config_is_loaded_again(lc: Command, workspace: Path) -> None:
@@ -252,12 +249,12 @@ def test_it_is_written_only_when_it_changes(lc: Command, workspace: Path) -> Non
     assert file.stat().st_mtime == 1
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[]", b"3", b'{"sections": 3}', b'{"sections": []}'])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"\xff\xfe", b"[]", b'{"seed": 3}', b'{"seed": "Gone"}', b'{"gone": "SGD"}']
+)
 def test_a_damaged_cache_is_as_good_as_none(lc: Command, workspace: Path, content: bytes) -> None:
     lc("show", "tiny")
-    offered("lc ")
     cache(workspace, "tiny/default.Train.json").write_bytes(content)
-    cache(workspace, "lovecraft.json").write_bytes(content)
     assert offered("lc train tiny --dataset.bl") == ["--dataset.block-size"]
     lc("show", "tiny")
     assert b"AdamW" in cache(workspace, "tiny/default.Train.json").read_bytes()
@@ -269,21 +266,10 @@ def test_a_workspace_that_cannot_be_written_is_completed_all_the_same(lc: Comman
     assert offered("lc train tiny --dataset.bl") == ["--dataset.block-size"]
 
 
-def test_a_cache_of_another_library_is_made_anew(workspace: Path) -> None:
-    offered("lc ")
-    file = cache(workspace, "lovecraft.json")
-    known = json.loads(file.read_text())
-    file.write_text(json.dumps({**known, "stamp": {"package": "elsewhere"}, "commands": {"old": ""}}))
-    assert offered("lc ") == list(COMMANDS)
-    assert json.loads(file.read_text()) == known
-
-
 # --- on its own -----------------------------------------------------------------------------------------
 
 
-def test_nothing_of_the_workspace_is_run_and_with_its_cache_nothing_but_the_standard_library_is_loaded(
-    lc: Command, workspace: Path
-) -> None:
+def test_nothing_of_the_workspace_is_run(lc: Command, workspace: Path) -> None:
     lc("show", "tiny")
     (workspace / "workspace.py").write_text("open('was run', 'w')\n")
     shutil.copy(workspace / "workspace.py", workspace / "json.py")
@@ -292,13 +278,6 @@ def test_nothing_of_the_workspace_is_run_and_with_its_cache_nothing_but_the_stan
     for line in ("lc ", "lc train tiny --", "lc train --dataset ", "lc show tiny:"):
         assert tab("fish", line).stdout
     assert not (workspace / "was run").exists()
-
-    program = (
-        f"import runpy, sys; sys.argv[1:] = ['fish', 'lc train tiny --']; runpy.run_path({candidates.__file__!r},"
-        " run_name='__main__'); print({m.partition('.')[0] for m in sys.modules} & {'attrs', 'attr', 'lovecraft'})"
-    )
-    done = subprocess.run([sys.executable, "-I", "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.endswith("set()\n")
 
 
 def test_each_shell_gets_its_own_form(workspace: Path) -> None:
@@ -311,7 +290,7 @@ def test_each_shell_gets_its_own_form(workspace: Path) -> None:
 def test_the_script_is_printed_and_another_shell_refused(lc: Command) -> None:
     for shell in ("bash", "zsh", "fish"):
         done = lc("completion", shell)
-        assert (done.code, "@CANDIDATES@" in done.out, candidates.__file__ in done.out) == (0, False, True)
+        assert (done.code, "@CANDIDATES@" in done.out, completion.CANDIDATES in done.out) == (0, False, True)
     assert "source <(lc completion bash)" in lc("completion", "--help").out
     assert "no script for 'tcsh'" in lc("completion", "tcsh").err
     assert lc("completion").code == 2
