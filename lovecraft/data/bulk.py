@@ -9,8 +9,10 @@ and the texts themselves.
 
 import itertools
 import json
+import os
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -64,14 +66,23 @@ class BulkEncoder:
 
         Raises Differs: all texts are then to be encoded again, by `BulkEncoder(tokenizer, str(error))`.
         """
-        if self._fast is None:
+        fast = self._fast
+        if fast is None:
             return [np.array(ids, self._kind) for ids in self._tokenizer.encode_batch(texts)]
         parts = (text[start : start + PART] for text in texts for start in range(0, len(text), PART))
         due = [text for part in parts for text in self._due(part)]
         for text, right in zip(due, self._tokenizer.encode_batch(due), strict=True):
-            if self._encode(text, self._fast).tolist() != right:
+            if self._encode(text, fast).tolist() != right:
                 raise Differs(f"tiktoken has other ids somewhere in {text[:40]!r}")
-        return [self._encode(text, self._fast) for text in texts]
+        found: list[Any] = [None] * len(texts)
+        workers = os.cpu_count() or 1
+        with ThreadPoolExecutor(workers) as pool:  # tiktoken lets go of the interpreter's lock
+            shares = pool.map(
+                lambda first: [self._encode(text, fast) for text in texts[first::workers]], range(workers)
+            )
+        for first, share in enumerate(shares):
+            found[first::workers] = share
+        return found
 
     def report(self) -> str:
         """Return which library ran, and why, or what that rests on."""

@@ -70,7 +70,7 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return load_tokenizer(path)
 
 
-@given(texts=st.lists(ANY_TEXT, max_size=4))
+@given(texts=st.lists(ANY_TEXT, max_size=9))
 def test_tiktoken_runs_and_gives_the_ids_of_the_library(trained: Tokenizer, texts: list[str]) -> None:
     encoder = BulkEncoder(trained)
     assert lists(encoder.encode(texts)) == [trained.encode(text) for text in texts]
