@@ -66,6 +66,7 @@ BROAD_EXCEPT = {
     "cli/__init__.py:main": "the process boundary: what a user's config raises is shown with the user's frames only",
     "engine/engine.py:_drive": "the engine's thread: one request fails, the others go on",
     "serve/server.py:work": "the loading thread: the error is handed to whoever waits for the model",
+    "data/hub.py:_load": "the datasets library raises whatever its readers do: TypeError, yaml's own errors",
     "tokenizer.py:_read_huggingface": "the tokenizers library raises a bare Exception for a bad file",
     "ranks.py:_library": "the tokenizers library raises a bare Exception for a bad regex",
     "convert/gguf_tokenizer.py:_byte_level_bpe": "the tokenizers library raises a bare Exception for bad merges",

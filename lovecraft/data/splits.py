@@ -88,9 +88,9 @@ def assign(names: Sequence[str], readable: Sequence[str], dataset: DatasetConfig
 
 
 def _own_split(name: str) -> str | None:
-    """Return the split that a name says by a folder, or by the first word of the file: `train-00001.parquet`."""
+    """Return the split that a name says by a folder, or by the file up to its ending and number: `train-00001.csv`."""
     *folders, last = PurePosixPath(name).parts
-    words = [*folders, re.split(r"[._-]", last)[0]]
+    words = [*folders, re.split(r"[.-]", last)[0]]
     return next((OWN[word.lower()] for word in words if word.lower() in OWN), None)
 
 

@@ -163,7 +163,8 @@ def _numbered(kind: str, file: File, dataset: DatasetConfig, notes: Notes) -> It
     if kind == HUB:
         from lovecraft.data.hub import rows
 
-        return rows(str(file.content), file.name)
+        fields = (dataset.messages_field, dataset.prompt_field, dataset.response_field)
+        return rows(str(file.content), file.name, [field for field in fields if field] or [dataset.text_field])
     if kind == "parquet":
         return _parquet_rows(file)
     return (_jsonl_rows if kind == "jsonl" else _csv_rows)(file, notes)
