@@ -72,7 +72,7 @@ def test_texts_outside_of_the_workspace_are_named_whole(
     (texts / 'the "one".txt').write_text("x")
     assert lc("new", "project", "more", "--texts", texts).code == 0
     dataset = resolve(load("more").cls)
-    assert (dataset.source, dataset.validation) == (texts, ())  # the only text is trained on
+    assert (dataset.source, dataset.validation) == (texts, None)  # the only text is trained on
     assert "workspace" not in (workspace / "projects/more/default.py").read_text()
 
 

@@ -31,7 +31,7 @@ class Train(workspace.Train):
 
 print(lovecraft.resolve(Train).max_stepz)  # error: missing-attribute
 print(Train.dataset.blocksize)  # error: missing-attribute
-lovecraft.resolve(3)  # error: bad-argument-type
+lovecraft.resolve(3)  # error: no-matching-overload
 lovecraft.load(3)  # error: bad-argument-type
 name: str = lovecraft.resolve(Train).batch_size  # error: bad-assignment
 model: TrainConfig = lovecraft.load("right", kind=DatasetConfig)  # error: bad-assignment
