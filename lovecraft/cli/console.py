@@ -1,4 +1,4 @@
-"""Where words go: data to stdout, talk to stderr. Colour and tables only at a terminal that wants them."""
+"""Where words go: data to stdout, talk to stderr. Colour only at a terminal that wants it."""
 
 import json
 import os
@@ -21,8 +21,8 @@ STYLES = {
     "value": "1;36",
     "reason": "3;32",
 }  # the codes of a terminal
+NARROW = 30  # characters of a last column in which texts are broken into lines
 WIDE = 32  # characters of a value that do not push what follows it onto the next line
-NAMES = ("config", "option", "origin", "run")  # columns that are read as one word, and copied: never broken into lines
 
 
 def out(text: str) -> None:
@@ -63,54 +63,40 @@ def table(
     right: Sequence[str] = (),
     stream: TextIO | None = None,
 ) -> None:
-    """Print rows of text to `stream`, or stdout: a rich table at a terminal, else aligned columns under a heading line.
+    """Print rows of text to `stream`, or stdout, under a heading line: styled at a terminal.
 
-    `styles` are rich styles by column; `right` names the columns of numbers, which stand flush right.
+    `styles` are those of the columns; `right` names the columns of numbers, which stand flush right.
     """
     stream = stream or sys.stdout
     if not fancy(stream):
         print(columns([heads, *rows]), file=stream, flush=True)
         return
-    from rich.console import Console
-    from rich.table import Table
-
-    grid = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
-    for i, head in enumerate(heads):
-        grid.add_column(
-            head,
-            style=styles[i] if i < len(styles) else "",
-            justify="right" if head in right else "left",
-            overflow="ellipsis" if head in NAMES else "fold",
-            no_wrap=head in NAMES,
-        )
-    for row in rows:
-        grid.add_row(*row)
-    Console(file=stream, highlight=False).print(grid, markup=False)
+    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
+    lines: list[Cells] = []
+    for i, row in enumerate((heads, *rows)):
+        texts = [text.rjust(widths[n]) if heads[n] in right else text for n, text in enumerate(row)]
+        looks = (*styles, *[""] * (len(heads) - len(styles))) if i else ["dim"] * len(heads)
+        lines.append(list(zip(texts, looks, strict=True)))
+    flow(lines, stream, heads.index("origin") if "origin" in heads else 0)
 
 
 def changes(found: Sequence[Change], stream: TextIO | None = None) -> None:
     """Print what changed, an option a line: its value, what it was, and where the value comes from."""
-    stream = stream or sys.stdout
-    if fancy(stream):
-        styles = ("bold", "value", "dim", "dim")
-        lines = [(c.path, text_of(c.b), f"was {text_of(c.a)}", c.b_origin) for c in found]
-        flow([list(zip(line, styles, strict=True)) for line in lines], stream, origin=3)
-    else:
-        rows = [(c.path, text_of(c.b), text_of(c.a), c.b_origin) for c in found]
-        table(rows, ("option", "value", "was", "origin"), stream=stream)
+    rows = [(c.path, text_of(c.b), text_of(c.a), c.b_origin) for c in found]
+    table(rows, ("option", "value", "was", "origin"), styles=("bold", "value", "dim", "dim"), stream=stream)
 
 
-def flow(lines: Sequence[Cells], stream: TextIO, origin: int) -> None:
+def flow(lines: Sequence[Cells], stream: TextIO, origin: int = 0) -> None:
     """Print lines of styled cells at a terminal, aligned; a cell that has no room stands below, and none is cut.
 
-    `origin` is the column of the places, for which the values before it leave room.
+    `origin` is the column of the places, if there is one, for which the values before it leave room.
     """
     from shutil import get_terminal_size
 
     width = get_terminal_size().columns
     widest = [max(len(line[i][0]) for line in lines if line) for i in range(len(max(lines, key=len)))]
-    room = (width - widest[0] - widest[origin] - 2 * origin) // (origin - 1)
     for i in range(1, origin):
+        room = (width - widest[0] - widest[origin] - 2 * origin) // (origin - 1)
         widest[i] = max(8, min(widest[i], room, WIDE))
     starts = [0, *accumulate(w + 2 for w in widest[:-1])]
     print("\n".join("".join(_flowing(line, starts, width)) for line in lines), file=stream, flush=True)
@@ -124,7 +110,9 @@ def _flowing(line: Cells, starts: Sequence[int], width: int) -> Iterator[str]:
         if not text:
             continue
         start, parts = starts[i], [text]
-        if start < at + 2 or (i and start + len(text) > width):
+        if i == len(line) - 1 and at + 2 <= start <= width - NARROW:
+            parts = wrap(text, width - start, break_on_hyphens=False)
+        elif start < at + 2 or (i and start + len(text) > width):
             below = [s for s in (starts[i - 1], starts[1], 4) if s and s + len(text) <= width]
             start, at = below[0] if below else 4, -1
             parts = wrap(text, max(20, width - start), break_on_hyphens=False)

@@ -1,6 +1,7 @@
 """`lc ls`: projects, configs, descriptions; a broken one is listed with its error, the others still are."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ def test_a_narrow_terminal_breaks_descriptions_and_no_name(
 ) -> None:
     monkeypatch.setattr(console, "fancy", lambda stream: True)
     monkeypatch.setenv("COLUMNS", "40")
-    lines = lc("ls").out.splitlines()
+    lines = re.sub(r"\033\[[\d;]*m", "", lc("ls").out).splitlines()
     assert max(map(len, lines)) <= 40
     assert sum("texts/default" in line for line in lines) == 1
 
