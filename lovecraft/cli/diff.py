@@ -5,7 +5,7 @@ import argparse
 import attrs
 
 from lovecraft.cli import console, target
-from lovecraft.config import diff, render
+from lovecraft.config import render
 from lovecraft.errors import ConfigError
 
 USAGE = "A B [--json]"
@@ -23,8 +23,8 @@ def run(args: argparse.Namespace) -> int:
     """Print the differences; exit 1 when there are any."""
     if len(args.bare) != 2:
         raise ConfigError("lc diff takes two configs, runs or records", hint=f"for example: {EXAMPLE}")
-    a, b = (target.entries(argparse.Namespace(target=word, options=[])) for word in args.bare)
-    changes = diff.diff(a, b)
+    a, b = (argparse.Namespace(target=word, options=[]) for word in args.bare)
+    changes = target.differences(a, b)
     if args.json:
         console.out_json([attrs.asdict(change) for change in changes])
     elif changes:

@@ -59,7 +59,7 @@ def _checked(item: Listed) -> Listed:
 
     if item.error:
         return item
-    command = [sys.executable, "-m", "lovecraft", "show", item.name, "--json"]
+    command = [sys.executable, "-P", "-m", "lovecraft", "show", item.name, "--json"]  # -P: whatever lies here
     done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
     if done.returncode == 0:
         return item

@@ -13,6 +13,7 @@ from typing import Any
 
 import attrs
 
+from lovecraft.cli.words import is_flag
 from lovecraft.config import base, values
 from lovecraft.config.base import Config, Option, Origin
 from lovecraft.config.load import load
@@ -87,14 +88,10 @@ def _flags(words: Sequence[str]) -> Iterator[Flag]:
         name, joined, text = word.partition("=")
         if joined:
             yield Flag(name, text)
-        elif rest and (not rest[0].startswith("-") or _is_negative(rest[0])):
+        elif rest and not is_flag(rest[0]):
             yield Flag(name, rest.pop(0))
         else:
             yield Flag(name, None)
-
-
-def _is_negative(word: str) -> bool:
-    return word[1:2].isdigit() or word[1:2] == "."
 
 
 def _options(cls: Any) -> dict[str, Option]:
@@ -157,7 +154,10 @@ def _section(flag: Flag, option: Option, root: Path | None) -> Any:
     if root is None or (named and flag.text.isidentifier() and not (root / "projects" / flag.text).is_dir()):
         raise ConfigError(f"{flag.said.said}: expected {can}, or a config")
     name = str(root / flag.text[2:]) if flag.text.startswith("//") else flag.text
-    return load(name, root=root, kind=option.section).cls
+    try:
+        return load(name, root=root, kind=option.section).cls
+    except ConfigError as error:
+        raise ConfigError(f"{flag.said.said}: {error.message}", hint=error.hint) from None
 
 
 def _closest(flag: Flag, options: dict[str, Option]) -> str:

@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     elif args.json:
         console.out_json(as_json(args))
     else:
-        _table(target.entries(args))
+        _table(target.entries(args)[1])
     return 0
 
 
@@ -109,13 +109,12 @@ def _why(loaded: Loaded, args: argparse.Namespace) -> None:
 
 def _diff(args: argparse.Namespace) -> None:
     if args.diff == "default":
-        changes = diff.changed_from_defaults(target.entries(args))
+        changes = diff.changed_from_defaults(target.entries(args)[1])
     elif args.diff == "parent":
         loaded = target.load_config(args)
         changes = diff.changed_here(loaded.cls, loaded.root)
     else:
-        other = argparse.Namespace(target=args.diff, options=[])
-        changes = diff.diff(target.entries(other), target.entries(args))
+        changes = target.differences(argparse.Namespace(target=args.diff, options=[]), args)
     if args.json:
         console.out_json([attrs.asdict(change) for change in changes])
     elif changes:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from lovecraft.cli import completion, options
 from lovecraft.config import base, diff
 from lovecraft.config import record as records
-from lovecraft.config.diff import Entry
+from lovecraft.config.diff import Change, Entry
 from lovecraft.config.load import Loaded, find_root, listing, load
 from lovecraft.config.modules import use
 from lovecraft.config.record import find_run
@@ -71,12 +71,22 @@ def recorded(args: argparse.Namespace) -> dict[str, Any] | None:
     return records.read(run / records.NAME) if run and not args.options else None
 
 
-def entries(args: argparse.Namespace) -> list[Entry]:
-    """Return the options of what is named: a run's as recorded, a config's as resolved now."""
+def entries(args: argparse.Namespace) -> tuple[str, list[Entry]]:
+    """Return the kind of what is named, and its options: a run's as recorded, a config's as resolved now."""
     if record := recorded(args):
-        return records.options_of(record)
+        return record["class"], records.options_of(record)
     loaded = load_config(args)
-    return diff.entries(loaded.cls, loaded.root)
+    return base.library_class(loaded.cls).__name__, diff.entries(loaded.cls, loaded.root)
+
+
+def differences(a: argparse.Namespace, b: argparse.Namespace) -> list[Change]:
+    """Return what differs between what two command lines name. Raises ConfigError where that is of two kinds."""
+    (kind, left), (other, right) = entries(a), entries(b)
+    if kind != other:
+        raise ConfigError(
+            f"{a.target} is a {kind}, {b.target} a {other}", hint="compare two of one kind; CONFIG:Class names a class"
+        )
+    return diff.diff(left, right)
 
 
 def train_config(args: argparse.Namespace) -> tuple[TrainConfig, Loaded]:

@@ -42,9 +42,9 @@ def split(argv: Sequence[str], parser: argparse.ArgumentParser, bare: int) -> Wo
         if name in flags:
             value = [] if "=" in word else _argument(flags[name], words, targeted=len(found) == bare)
             own.append("=".join([word, *value]))  # joined, for argparse takes no value that looks like a flag
-        elif word.startswith("--") or (word.startswith("-") and word[1:2].isalpha()):
+        elif is_flag(word):
             options.append(word)
-            if "=" not in word and words and not _is_flag(words[0]):
+            if "=" not in word and words and not is_flag(words[0]):
                 options.append(words.pop(0))
         elif len(found) < bare and not (options and bare == 1):
             found.append(word)
@@ -70,12 +70,13 @@ def within(kind: type, low: float, high: float = math.inf) -> Callable[[str], fl
     return read
 
 
-def _is_flag(word: str) -> bool:
+def is_flag(word: str) -> bool:
+    """Return whether a word is a flag; a negative number is none."""
     return word.startswith("--") or (word.startswith("-") and word[1:2].isalpha())
 
 
 def _argument(action: argparse.Action, words: list[str], targeted: bool) -> list[str]:
     """Take from `words` what follows an own flag; an optional argument only where it cannot be the target."""
-    if action.nargs == 0 or not words or (action.nargs == "?" and (_is_flag(words[0]) or not targeted)):
+    if action.nargs == 0 or not words or (action.nargs == "?" and (is_flag(words[0]) or not targeted)):
         return []
     return [words.pop(0)]

@@ -1,16 +1,15 @@
 """What `lc show` and `lc diff` print, and the config that a name means, in scripts and notebooks."""
 
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
 import attrs
 
-from lovecraft.config import base
+from lovecraft.config import base, origin
 from lovecraft.config import load as loading
 from lovecraft.config import override as overriding
-from lovecraft.config.base import Config, Derived, Origin
+from lovecraft.config.base import Config, Derived
 from lovecraft.config.diff import Change, Entry, entries
 from lovecraft.config.diff import diff as differences
 from lovecraft.config.modules import active_root
@@ -63,9 +62,7 @@ def override(cls: type[T], changes: Mapping[str, Any]) -> type[T]:
     """
     if not (isinstance(cls, base._Meta) and issubclass(cls, Config)):
         raise ConfigError(f"expected a config class, got {cls!r}", hint="lovecraft.load(name) returns that of a name")
-    frame = sys._getframe(1)
-    called = Origin(frame.f_code.co_filename, frame.f_lineno)
-    return overriding.override(cls, changes, dict.fromkeys(changes, called))
+    return overriding.override(cls, changes, dict.fromkeys(changes, origin.calling()))
 
 
 def show(config: Named) -> Text:

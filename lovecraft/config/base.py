@@ -151,7 +151,7 @@ class _Meta(type):
         from lovecraft.config.override import override
         from lovecraft.config.resolve import resolve
 
-        return resolve(override(cls, changes))
+        return resolve(override(cls, changes, dict.fromkeys(changes, origin.calling())))
 
     def __setattr__(cls, name: str, value: Any) -> None:
         if not cls.__dict__.get("__sealed__"):

@@ -129,7 +129,7 @@ def run(name: str, root: Path) -> ModuleType:
                 f"{_places(error)[-1]}: ends the process when it is imported (exit code {error.code})",
                 hint="raise an exception there, which says what is wrong",
             ) from None
-        except (ImportError, AttributeError) as error:
+        except (ImportError, AttributeError, TypeError) as error:
             if (told := _told(error, root)) is None:
                 raise
             raise told from error
@@ -183,10 +183,13 @@ def _places(error: BaseException) -> list[str]:
     return list(lines.values()) or [_loading[-1]]
 
 
-def _told(error: ImportError | AttributeError, root: Path) -> ConfigError | None:
+def _told(error: ImportError | AttributeError | TypeError, root: Path) -> ConfigError | None:
     """Return what a failed import of the workspace's or the library's own names means; None for other errors."""
     from lovecraft.config.base import did_you_mean
 
+    if isinstance(error, TypeError):
+        what = "a config has no base with a metaclass of its own, as ABC and Protocol have; mix in a plain class"
+        return ConfigError(f"{_places(error)[-1]}: {what}") if "metaclass conflict" in str(error) else None
     name = _missing(error)
     if name.partition(".")[0] not in (*OURS, "lovecraft"):
         return None

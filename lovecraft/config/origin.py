@@ -37,10 +37,15 @@ def file_of(module: str | None) -> str:
     return getattr(sys.modules.get(module or ""), "__file__", None) or ""
 
 
+def calling(depth: int = 2) -> Origin:
+    """Return the line that called the function that calls this one."""
+    frame = sys._getframe(depth)
+    return Origin(frame.f_code.co_filename, frame.f_lineno)
+
+
 def caller() -> str:
-    """Return the place that called the function that calls this one."""
-    frame = sys._getframe(2)
-    return place(Origin(frame.f_code.co_filename, frame.f_lineno))
+    """Return the place of that line."""
+    return place(calling(3))
 
 
 def of_annotation(start: Origin, name: str) -> Origin:

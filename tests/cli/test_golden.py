@@ -44,6 +44,7 @@ MODULES = {
     "cyrillic": TRAIN + "    еpochs = 3\n",
     "shadow": TRAIN + "    @property\n    def batch_size(self) -> int:\n        return 4\n",
     "special": TRAIN + "    def __init__(self) -> None:\n        pass\n",
+    "abstract": "from abc import ABC\n" + TRAIN.replace("(", "(ABC, ") + "    pass\n",
     "mixin": "class Fast:\n    batchsize = 1\n\n" + TRAIN.replace("(", "(Fast, ") + "    pass\n",
     # values
     "types": (
@@ -192,6 +193,7 @@ MISTAKES = (
     "data models/empty",
     "data wrong/model",
     "diff tiny",
+    "diff tiny texts",
     "ls tinny",
     # records
     *(f"show runs/wrong/{name} --seed 1" for name in ("json", "list", *RECORDS)),

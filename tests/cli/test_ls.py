@@ -57,6 +57,11 @@ def test_a_narrow_terminal_breaks_descriptions_and_no_name(
     assert sum("texts/default" in line for line in lines) == 1
 
 
+def test_what_lies_in_the_current_directory_shadows_nothing(lc: Command, workspace: Path, write: Write) -> None:
+    write("json.py", "raise SystemExit('not the standard library')")
+    assert lc("ls", "tiny", "--check").code == 0
+
+
 def test_a_syntax_error_is_reported_and_the_others_are_listed(lc: Command, workspace: Path, write: Write) -> None:
     write("projects/tiny/broken.py", '"""Broken."""\n\nclass Train(:\n    pass\n')
     done = lc("ls")

@@ -346,9 +346,9 @@ def test_a_required_section_that_is_not_set_is_filled_by_flags(workspace: Path) 
         ("--optimizer Adam", "--optimizer Adam: expected AdamW, Adafactor, SGD, or a config"),
         ("--optimizer none", "--optimizer none: optimizer cannot be switched off"),
         ("--save off", "--save off: expected Save, none, or a config"),
-        ("--dataset tiny", "projects/tiny/default.py:6: expected DatasetConfig, got Train"),
-        ("--optimizer texts", "projects/texts/default.py:6: expected OptimizerConfig, got Dataset"),
-        ("--dataset texts/defualt", "no config 'texts/defualt'; did you mean"),
+        ("--dataset tiny", "--dataset tiny: projects/tiny/default.py:6: expected DatasetConfig, got Train"),
+        ("--optimizer texts", "--optimizer texts: projects/texts/default.py:6: expected OptimizerConfig, got Dataset"),
+        ("--dataset texts/defualt", "--dataset texts/defualt: no config 'texts/defualt'; did you mean"),
     ],
 )
 def test_a_wrong_flag_is_refused_by_name(refuse: Callable[..., ConfigError], words: str, message: str) -> None:

@@ -50,7 +50,9 @@ def test_it_ends_on_exit_and_goes_on_after_an_interrupt_and_a_quote_left_open(
     def interrupt() -> str:
         raise KeyboardInterrupt
 
-    typed(interrupt, "show 'tiny", "diff tiny texts", "exit", "show tinny")
+    text = (workspace / "projects/tiny/default.py").read_text()
+    (workspace / "projects/tiny/other.py").write_text(text + "    seed = 1\n")
+    typed(interrupt, "show 'tiny", "diff tiny tiny/other", "exit", "show tinny")
     done = lc("shell")
     assert done.code == 1
     assert "error: no closing quotation" in done.err

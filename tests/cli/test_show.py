@@ -241,7 +241,7 @@ def test_json_has_one_row_an_option_in_the_documented_shape(lc: Command, workspa
     options = {row["path"]: row for row in found["options"]}
     assert all(list(row) == ["path", "value", "type", "origin", "comment", "default"] for row in options.values())
     assert options["dataset.source"]["value"] == "//texts"
-    assert options["dataset.train"]["value"] == None
+    assert options["dataset.train"]["value"] is None
     assert options["schedule"] == {
         "path": "schedule",
         "value": "Constant",
