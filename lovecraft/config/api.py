@@ -1,19 +1,16 @@
 """What `lc show` and `lc diff` print, and the config that a name means, in scripts and notebooks."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar, overload
-
-import attrs
 
 from lovecraft.config import base, origin
 from lovecraft.config import load as loading
 from lovecraft.config import override as overriding
-from lovecraft.config.base import Config, Derived
+from lovecraft.config.base import Config
 from lovecraft.config.diff import Change, Entry, entries
 from lovecraft.config.diff import diff as differences
 from lovecraft.config.modules import active_root
-from lovecraft.config.resolve import _settle
 from lovecraft.errors import ConfigError
 
 T = TypeVar("T", bound=Config)
@@ -91,29 +88,6 @@ def _entries(config: Named) -> list[Entry]:
             return record.options_of(record.read(run / record.NAME))
         found = loading.load(str(config))
         return entries(found.cls, found.root)
-    if isinstance(config, Config):
-        return entries(_class_of(config), active_root())
-    if not isinstance(config, base._Meta):
+    if not isinstance(config, base._Meta | Config):
         raise ConfigError(f"expected a config class, an instance or a name, got {config!r}")
     return entries(config, active_root())
-
-
-def _class_of(config: Config) -> Any:
-    """Return a class that resolves to an instance: its own, or a subclass that says what was changed since.
-
-    Derived values come last: most of them only follow what was changed.
-    """
-    cls: Any = type(config)
-    for late in (False, True):
-        cls = overriding.override(cls, dict(_changes(_settle(cls, "", "")[0], config, "", late)))
-    return cls
-
-
-def _changes(before: Config, now: Config, path: str, late: bool) -> Iterator[tuple[str, Any]]:
-    """Yield the path and the value of each option that differs: the derived ones if `late`, else the others."""
-    for name, value in vars(now).items():
-        old = vars(before).get(name, attrs.NOTHING)
-        if isinstance(value, Config) and type(old) is type(value):
-            yield from _changes(old, value, f"{path}{name}.", late)
-        elif old != value and late is any(isinstance(raw, Derived) for raw, _ in base.history(type(now), name)[:1]):
-            yield path + name, value

@@ -34,9 +34,9 @@ class Change:
     b_origin: str
 
 
-def entries(cls: Any, root: Path | None) -> list[Entry]:
-    """Return the resolved options of a config class in their JSON form."""
-    return [entry(row, root) for row in rows(cls)]
+def entries(config: Any, root: Path | None) -> list[Entry]:
+    """Return the resolved options of a config class, or of an instance, in their JSON form."""
+    return [entry(row, root) for row in rows(config)]
 
 
 def entry(row: Row, root: Path | None) -> Entry:

@@ -17,6 +17,10 @@ from lovecraft.errors import ConfigError
 T = TypeVar("T", bound=Config)
 
 
+OVERRIDDEN = Origin("", said="an override")
+"""Where a value is from of which only an instance is there."""
+
+
 @attrs.frozen
 class Row:
     """One option of a resolved config. `history` lists (raw value, origin), the winning one first."""
@@ -146,18 +150,19 @@ def _settle_section(option: Option, raw: Any, path: str, origin: Origin) -> tupl
     raise ValueError(f"expected {expected}, got {values.spell(raw)}; write {what}")
 
 
-def rows(cls: Any) -> list[Row]:
-    """Return every option of a config class, in the order of declaration, sections flattened into dotted paths.
+def rows(config: Any) -> list[Row]:
+    """Return every option of a config class or an instance, in the order of declaration, sections flattened into paths.
 
     A swappable or optional section has a row of its own, whose value is its library class's name or None.
     Raises ConfigError like `resolve`.
     """
-    return [row for row in all_rows(cls) if row.option.section is None or _varies(row.option)]
+    return [row for row in all_rows(config) if row.option.section is None or _varies(row.option)]
 
 
-def all_rows(cls: Any) -> list[Row]:
-    """Return the rows of a config class, every section's among them, also of those that can be of one class only."""
-    return list(_rows(cls, resolve(cls), ""))
+def all_rows(config: Any) -> list[Row]:
+    """Return the rows of a config, every section's among them, also of those that can be of one class only."""
+    made = isinstance(config, Config)
+    return list(_rows(type(config) if made else config, resolve(config), "", OVERRIDDEN if made else None))
 
 
 def _varies(section: Option) -> bool:
@@ -169,24 +174,38 @@ def rows_so_far(cls: Any) -> list[Row]:
     return list(_rows(cls, _settle(cls, "", "")[0], ""))
 
 
-def _rows(cls: Any, config: Any, path: str, around: Row | None = None) -> Iterator[Row]:
-    """Yield all rows of an instance of `cls`; `around` is the row of the section that it is."""
+def _rows(cls: Any, config: Any, path: str, made: Origin | None = None, around: Row | None = None) -> Iterator[Row]:
+    """Yield all rows of an instance of `cls`: one that was `made` there by a call, or that the class resolves to.
+
+    `around` is the row of the section that it is.
+    """
     quiet, own = (around.quiet, around.own) if around else (False, False)
-    ready = around.origin if around and not isinstance(around.history[0][0], type) else None  # made by a call
     library = base.library_class(cls).__options__
     for name, option in cls.__options__.items():
         if name not in vars(config):
             continue
-        value = vars(config)[name]
-        history = base.history(cls, name) if ready is None else [(value, ready)]
+        value, history = vars(config)[name], base.history(cls, name)
+        if made is not None and _differs(config, option, value, history):
+            history = [(value, made), *history]
         row = Row(path + name, value, option, cls, history, quiet or option.quiet, own or name not in library)
         if option.section is None:
             yield row
             continue
         yield attrs.evolve(row, value=None if value is None else base.library_class(type(value)).__name__)
         if value is not None:
-            raw, _ = history[0]
-            yield from _rows(raw if isinstance(raw, type) else type(value), value, f"{path}{name}.", row)
+            raw, origin = history[0]
+            inner = raw if isinstance(raw, type) else type(value)
+            yield from _rows(inner, value, f"{path}{name}.", made if inner is raw else origin, row)
+
+
+def _differs(config: Any, option: Option, value: Any, history: list[tuple[Any, Origin]]) -> bool:
+    """Return whether an instance has another value than its class gives it; a derived one follows the others."""
+    if not history:
+        return True
+    raw, _ = history[0]
+    if option.section is not None:
+        return (value and type(value)) is not (raw and base.named(raw))
+    return bool(value != values.structure(raw.function(config) if isinstance(raw, Derived) else raw, option.hint))
 
 
 def choices(kind: Any) -> dict[str, Any]:
