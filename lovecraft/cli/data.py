@@ -1,14 +1,16 @@
 """Look at a dataset: what is in its splits, its documents, its token blocks and their lengths.
 
 Counting documents and characters needs no tokenizer. Tokens need one: the dataset's own (its option `tokenizer`), the
-model's, or the workspace's Model's. Blocks are numbered within their document, from 0.
+model's, or the workspace's Model's. Blocks are numbered within their document, from 0. Behind the name of the split
+stands the block's number in it, by which --step names what an optimizer step takes.
 """
 
 import argparse
+import itertools
 import json
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,7 +20,8 @@ from lovecraft.cli import console, target
 from lovecraft.cli.words import within
 from lovecraft.config import values
 from lovecraft.config.load import Loaded
-from lovecraft.config.schema import DatasetConfig
+from lovecraft.config.resolve import resolve
+from lovecraft.config.schema import DatasetConfig, TrainConfig
 from lovecraft.data.options import SPLITS
 from lovecraft.errors import DataError
 
@@ -27,15 +30,17 @@ if TYPE_CHECKING:
     from lovecraft.data.build import Built
     from lovecraft.tokenizer import Tokenizer
 
-USAGE = "CONFIG [-n N] [--split S] [--blocks | --stats | --histogram [FILE.svg] | --find TEXT | --check] [--json]"
+USAGE = "CONFIG [-n N] [--split S] [--step N] [--blocks | --stats | --histogram [SVG] | --find TEXT | --check] [--json]"
 EXAMPLE = "lc data lovecraft_dataset/k4 --blocks -n 3"
 
 COLUMNS = ("documents", "characters", "tokens", "blocks", "supervised_tokens", "dropped_tokens")
 FEW = 3  # blocks printed where -n does not say how many
 FIRST_LINES, WIDTH = 5, 100  # what is shown of a document where there is no terminal to say how wide it is
 BAR = 50  # characters of the longest bar
-MARKS = {"overlap": ("⟦", "⟧"), "masked": ("⟪", "⟫")}
-STYLES = {"overlap": "\033[2m", "masked": "\033[2;3m", "text": "", "special": "\033[1;35m"}
+MARKS = {"overlap": ("⟦", "⟧"), "masked": ("⟪", "⟫"), "text": ("", "")}
+STYLES = {"overlap": "2", "masked": "2;3", "text": "", "special": "1;35", "heading": "1"}  # the codes of a terminal
+# What a terminal would obey is shown instead, but for tabs and line ends.
+VISIBLE = {code: 0x2400 + code for code in range(32) if code not in (9, 10)} | dict.fromkeys(range(127, 160), 0xFFFD)
 
 T = TypeVar("T")
 
@@ -45,11 +50,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-n", type=within(int, 1), metavar="N", help="print N documents, or with --blocks N blocks")
     parser.add_argument("--split", choices=SPLITS, help="which split to look at; the first one otherwise")
     view = parser.add_mutually_exclusive_group()
-    view.add_argument("--blocks", action="store_true", help="print blocks as text; ⟦…⟧ encloses what a block repeats")
+    view.add_argument("--blocks", action="store_true", help="print blocks as text; ⟦…⟧ repeats, ⟪…⟫ is not learnt")
     view.add_argument("--stats", action="store_true", help="lengths of documents and blocks, in tokens")
     view.add_argument("--histogram", nargs="?", const="", metavar="FILE.svg", help="draw the lengths of the blocks")
     view.add_argument("--find", metavar="TEXT", help="say in which documents and blocks a text is; exit 1 if in none")
     view.add_argument("--check", action="store_true", help="print what reading and cutting found; exit 1 on trouble")
+    parser.add_argument("--step", type=within(int, 1), metavar="N", help="of a Train config: what its step N takes")
     parser.add_argument("--json", action="store_true", help="print JSON; documents, blocks and finds one a line")
 
 
@@ -57,9 +63,12 @@ def run(args: argparse.Namespace) -> int:
     """Print the view that is asked for."""
     dataset, loaded = target.dataset_config(args)
     path = target.tokenizer_path(loaded)
-    if args.n and (args.stats or args.check or args.histogram is not None or args.find is not None):
+    other_view = args.stats or args.check or args.histogram is not None or args.find is not None
+    if args.n and other_view:
         raise DataError("-n is how many documents or blocks to print; this view prints neither")
-    if args.blocks or args.stats or args.histogram is not None or args.find is not None:
+    if args.step and (args.n or args.split or other_view):
+        raise DataError("--step prints what a step of training takes", hint="only --blocks and --json go with it")
+    if args.blocks or args.step or (other_view and not args.check):
         return _tokens(dataset, loaded, args)
     if args.n is not None:
         return _documents(dataset, args)
@@ -74,12 +83,23 @@ def run(args: argparse.Namespace) -> int:
         shown = {split: {name: row.get(name) for name in COLUMNS} for split, row in report["splits"].items()}
         console.out_json({"tokenizer": values.export(path, loaded.root), "splits": shown})
         return 0
-    heads = [name for name in (*COLUMNS, "shared_tokens") if path is not None or name in ("documents", "characters")]
-    _table("split", {split: {name: row[name] for name in heads} for split, row in report["splits"].items()})
+    _table("split", report["splits"] if path is None else _columns(report["splits"], dataset.block_size))
+    if path is not None and dataset.packing != "none":
+        console.say(f"packing {dataset.packing}, of train alone")
     found = [_counted(len(report[kind]), kind) for kind in ("notes", "troubles") if report[kind]]
     if found:
         console.say(f"{', '.join(found)}; --check prints them")
     return 0
+
+
+def _columns(splits: Mapping[str, Mapping[str, int]], block_size: int) -> dict[str, dict[str, int | str]]:
+    """Return what the table shows of each split."""
+    masked = ["masked_tokens"] if any(row["masked_tokens"] for row in splits.values()) else []
+    return {
+        split: {name: row[name] for name in (*COLUMNS, "shared_tokens", *masked)}
+        | {"full": f"{row['block_tokens'] / (row['blocks'] * block_size):.1%}"}
+        for split, row in splits.items()
+    }
 
 
 def _counted(number: int, things: str) -> str:
@@ -94,9 +114,9 @@ def _pick(splits: Mapping[str, T], wanted: str | None) -> tuple[str, T]:
     return name, splits[name]
 
 
-def _table(what: str, rows: Mapping[str, Mapping[str, float]]) -> None:
-    """Print name → column → number."""
-    cells = [[name, *(f"{number:,}" for number in row.values())] for name, row in rows.items()]
+def _table(what: str, rows: Mapping[str, Mapping[str, float | str]]) -> None:
+    """Print name → column → number, or text."""
+    cells = [[name, *(c if isinstance(c, str) else f"{c:,}" for c in row.values())] for name, row in rows.items()]
     heads = [head.removesuffix("_tokens") for head in next(iter(rows.values()))]
     console.table(cells, [what, *heads], styles=("bold",), right=heads)
 
@@ -149,19 +169,24 @@ def _documents(dataset: DatasetConfig, args: argparse.Namespace) -> int:
     width = shutil.get_terminal_size((WIDTH, 0)).columns
     for text in (text for number, (_, text) in enumerate(read(dataset)) if number in wanted):
         if args.json:
-            row = {"document": text.name, "characters": len(text.text), "text": text.text}
-            console.out(json.dumps(row, ensure_ascii=False))
+            console.out(_json({"document": text.name, "characters": len(text.text), "text": text.text}))
             continue
         lines = [
             line if len(line) <= width else line[: width - 1] + "…" for line in text.text.split("\n") if line.strip()
         ]
         console.out(_heading(f"{split} · {text.name} · {len(text.text):,} characters"))
-        console.out("\n".join(lines[:FIRST_LINES]) + ("\n…\n" if len(lines) > FIRST_LINES else "\n"))
+        shown = "\n".join(lines[:FIRST_LINES]).translate(VISIBLE)
+        console.out(shown + ("\n…\n" if len(lines) > FIRST_LINES else "\n"))
     return 0
 
 
 def _heading(text: str) -> str:
-    return f"\033[1m── {text} ──\033[0m" if console.fancy(sys.stdout) else f"── {text} ──"
+    return _styled(f"── {text} ──", STYLES["heading"])
+
+
+def _styled(text: str, style: str) -> str:
+    text = text.translate(VISIBLE)
+    return f"\033[{style}m{text}\033[0m" if style and console.fancy(sys.stdout) else text
 
 
 # --- with tokens ----------------------------------------------------------------------------------
@@ -173,26 +198,64 @@ def _tokens(dataset: DatasetConfig, loaded: Loaded, args: argparse.Namespace) ->
         return _find(dataset, built, tokenizer, args)
     if args.stats:
         return _stats(built, args)
-    split, blocks = _pick(built.splits, args.split)
+    split, blocks = _pick(built.splits, "train" if args.step else args.split)
     if args.histogram is not None:
         return _histogram(split, blocks, args)
-    if args.json:
-        for i in range(min(len(blocks), args.n or len(blocks))):
-            console.out(json.dumps(_as_json(blocks, i), ensure_ascii=False))
-        return 0
-    shown = min(len(blocks), args.n or FEW)
-    for i in range(shown):
-        console.out(_as_text(split, blocks, i, tokenizer))
-    console.say(f"{shown:,} of {len(blocks):,} blocks of {split}; -n N prints N")
+    chosen: Sequence[int] = range(min(len(blocks), args.n or (len(blocks) if args.json else FEW)))
+    if args.step:
+        passes = _passes(loaded, len(blocks), args.step)
+        if not args.blocks:
+            rows = [
+                {"pass": number, "number": i, **piece}
+                for number, numbers in enumerate(passes, 1)
+                for i in numbers
+                for piece in _pieces(blocks, i)
+            ]
+            return _rows(rows, args)
+        chosen = list(itertools.chain(*passes))
+    for i in chosen:
+        console.out(_json(_as_json(blocks, i)) if args.json else _as_text(split, blocks, i, tokenizer))
+    if not args.json and not args.step:
+        console.say(f"{len(chosen):,} of {len(blocks):,} blocks of {split}; -n N prints N")
     return 0
 
 
-def _as_json(blocks: "Blocks", i: int) -> dict[str, Any]:
-    block = blocks[i]
-    pieces = [
+def _rows(rows: Sequence[Mapping[str, Any]], args: argparse.Namespace) -> int:
+    """Print rows of the same columns; return 1 where there are none."""
+    if args.json:
+        for row in rows:
+            console.out(_json(row))
+    elif rows:
+        cells = [["none" if cell is None else str(cell) for cell in row.values()] for row in rows]
+        console.table(cells, list(rows[0]), right=("pass", "number", "block", "character", "tokens"))
+    return 0 if rows else 1
+
+
+def _json(row: Mapping[str, Any]) -> str:
+    return json.dumps(row, ensure_ascii=False)
+
+
+def _passes(loaded: Loaded, blocks: int, step: int) -> list[list[int]]:
+    """Return the numbers of the blocks that an optimizer step takes, a list for each forward pass."""
+    from lovecraft.train.batches import step_blocks, total_steps
+
+    config: Any = resolve(loaded.cls)
+    if not isinstance(config, TrainConfig):
+        raise DataError("--step is a step of training", hint="name a Train config, or a run")
+    if step > (last := total_steps(config, blocks)):
+        raise DataError(f"there is no step {step:,}: the last one is {last:,}")
+    return [numbers.tolist() for numbers in step_blocks(config, blocks, step)]
+
+
+def _pieces(blocks: "Blocks", i: int) -> list[dict[str, Any]]:
+    return [
         {"document": blocks.documents[document].name, "block": index, "tokens": length}
-        for document, index, _, length, _ in block.pieces.tolist()
+        for document, index, _, length, _ in blocks[i].pieces.tolist()
     ]
+
+
+def _as_json(blocks: "Blocks", i: int) -> dict[str, Any]:
+    block, pieces = blocks[i], _pieces(blocks, i)
     first = {name: pieces[0][name] for name in ("document", "block")}
     packed = {"pieces": pieces} if len(pieces) > 1 else {}
     return {**first, "input_ids": block.input_ids.tolist(), "labels": block.labels.tolist(), **packed}
@@ -201,18 +264,18 @@ def _as_json(blocks: "Blocks", i: int) -> dict[str, Any]:
 def _as_text(split: str, blocks: "Blocks", i: int, tokenizer: "Tokenizer") -> str:
     from lovecraft.data.inspection import runs
 
-    block, fancy = blocks[i], console.fancy(sys.stdout)
-    text = []
-    if len(block.pieces) > 1:
-        whole = f"{split} · block {i} of {len(blocks)} · {len(block.input_ids)} tokens in {len(block.pieces)} pieces"
-        text += [_heading(whole), "\n"]
-    for (document, index, _, length, _), found in zip(block.pieces.tolist(), runs(blocks, i, tokenizer), strict=True):
-        shared = f", {blocks.shared} of them shared" if index else ""
-        title = f"{split} · {blocks.documents[document].name} · block {index} · {length} tokens{shared}"
-        text += [_heading(title), "\n"]
-        for kind, run in found:
-            left, right = MARKS.get(kind, ("", ""))
-            text.append(f"{STYLES[kind]}{left}{run}{right}\033[0m" if fancy else f"{left}{run}{right}")
+    pieces, text = _pieces(blocks, i), []
+    if len(pieces) > 1:
+        tokens = sum(piece["tokens"] for piece in pieces)
+        text.append(_heading(f"{split} {i} · {len(pieces)} pieces · {tokens} tokens") + "\n")
+    for piece, found in zip(pieces, runs(blocks, i, tokenizer), strict=True):
+        shared = f", {blocks.shared} of them shared" if piece["block"] else ""
+        head = f"{piece['document']} · block {piece['block']} · {piece['tokens']} tokens{shared}"
+        text.append((f"·· {head}" if len(pieces) > 1 else _heading(f"{split} {i} · {head}")) + "\n")
+        for kind, same in itertools.groupby(found, key=lambda run: run[0]):
+            left, right = MARKS[kind]
+            shown = (_styled(run, STYLES["special" if special else kind]) for _, special, run in same)
+            text.append(left + "".join(shown) + right)
         text.append("\n")
     return "".join(text)
 
@@ -223,10 +286,7 @@ def _stats(built: "Built", args: argparse.Namespace) -> int:
 
     splits = dict([_pick(built.splits, args.split)]) if args.split else built.splits
     rows = {
-        split: {
-            "documents": describe(blocks.documents.table[:, TOKENS]),
-            "blocks": describe(blocks.lengths),
-        }
+        split: {"documents": describe(blocks.documents.table[:, TOKENS]), "blocks": describe(blocks.lengths)}
         for split, blocks in splits.items()
     }
     if args.json:
@@ -263,12 +323,6 @@ def _find(dataset: DatasetConfig, built: "Built", tokenizer: "Tokenizer", args: 
     searched = [_pick(built.splits, args.split)[0]] if args.split else list(built.splits)
     found = ((split, hit) for split, hit in find(args.find, built, tokenizer, dataset) if split in searched)
     hits = [{"split": split, **attrs.asdict(hit)} for split, hit in found]
-    if args.json:
-        for hit in hits:
-            console.out(json.dumps(hit, ensure_ascii=False))
-    elif hits:
-        cells = [["none" if cell is None else str(cell) for cell in hit.values()] for hit in hits]
-        console.table(cells, list(hits[0]), right=("block", "character"))
-    else:
+    if not hits and not args.json:
         console.say(f"{args.find!r} is in none of {', '.join(searched)}")
-    return 0 if hits else 1
+    return _rows(hits, args)

@@ -3,6 +3,7 @@
 import bisect
 import html
 import itertools
+import re
 from collections.abc import Iterator, Sequence
 
 import attrs
@@ -11,12 +12,13 @@ import numpy as np
 from lovecraft.config.schema import DatasetConfig
 from lovecraft.data.blocks import DOCUMENT, IGNORED, INDEX, LENGTH, NUMBER, OFFSET, Blocks
 from lovecraft.data.build import Built
+from lovecraft.data.encoding import adds_bos
 from lovecraft.data.splits import read
 from lovecraft.tokenizer import Tokenizer
 
 
-def runs(blocks: Blocks, i: int, tokenizer: Tokenizer) -> list[list[tuple[str, str]]]:
-    """Return the pieces of block `i`, each as (kind, text) in order; kinds are overlap, masked, special and text.
+def runs(blocks: Blocks, i: int, tokenizer: Tokenizer) -> list[list[tuple[str, bool, str]]]:
+    """Return the pieces of block `i`, each as (kind, special, text) in order; kinds are overlap, masked and text.
 
     `special` are tokens that no text spells, such as BOS and EOS; `masked` is what a conversation teaches nothing of.
     """
@@ -25,14 +27,17 @@ def runs(blocks: Blocks, i: int, tokenizer: Tokenizer) -> list[list[tuple[str, s
     for (_, index, *_), length in zip(block.pieces.tolist(), block.lengths, strict=True):
         ids, labels = (row[begin : begin + length].tolist() for row in (block.input_ids, block.labels))
         begin += length
-        texts = [tokenizer.decode([token], skip_special=False) for token in ids]
-        kinds = ["special" if tokenizer.special.fullmatch(text) else "text" for text in texts]
-        if index:
-            kinds[: blocks.shared] = ["overlap" if kind == "text" else kind for kind in kinds[: blocks.shared]]
+        special = [bool(tokenizer.special.fullmatch(tokenizer.decode([t], skip_special=False))) for t in ids]
+        kinds = ["overlap" if index and place < blocks.shared else "text" for place in range(length)]
         if blocks.supervised is not None:
-            kinds = ["masked" if (k, label) == ("text", IGNORED) else k for k, label in zip(kinds, labels, strict=True)]
-        grouped = itertools.groupby(zip(kinds, ids, strict=True), lambda pair: pair[0])
-        found.append([(kind, tokenizer.decode([t for _, t in run], skip_special=False)) for kind, run in grouped])
+            kinds = ["masked" if label == IGNORED else "text" for label in labels]
+        pieces, end, before = [], 0, ""
+        for (kind, is_special), run in itertools.groupby(zip(kinds, special, strict=True)):
+            end += len(list(run))
+            text = tokenizer.decode(ids[:end], skip_special=False)  # whole: the first space of a text may be dropped
+            pieces.append((kind, is_special, text[len(before) :]))
+            before = text
+        found.append(pieces)
     return found
 
 
@@ -45,34 +50,39 @@ class Hit:
     """The piece of the document that supervises the phrase's first character; None where min_length dropped it."""
     character: int
     """The phrase's place in the text, from 0."""
+    number: int | None
+    """The number in its split of the block that holds that piece."""
 
 
 def find(phrase: str, built: Built, tokenizer: Tokenizer, dataset: DatasetConfig) -> Iterator[tuple[str, Hit]]:
     """Yield (split, place) of every place of `phrase` in the texts, which are read again."""
-    places = {
-        int(number): (split, document)
+    known = {
+        number: (split, document)
         for split, blocks in built.splits.items()
-        for document, number in enumerate(blocks.documents.table[:, NUMBER])
+        for document, number in enumerate(blocks.documents.table[:, NUMBER].tolist())
     }
+    in_order = {split: np.lexsort((b.table[:, INDEX], b.table[:, DOCUMENT])) for split, b in built.splits.items()}
     for number, (_, text) in enumerate(read(dataset)):
-        place = text.text.find(phrase)
-        if place < 0 or number not in places:
+        places = [found.start() for found in re.finditer(f"(?={re.escape(phrase)})", text.text)]
+        if not places or number not in known:
             continue
-        split, document = places[number]
-        blocks = built.splits[split]
-        rows = blocks.table[blocks.table[:, DOCUMENT] == document]  # (pieces, 5)
-        rows = rows[np.argsort(rows[:, INDEX])]
-
-        def characters(row: np.ndarray, rows: np.ndarray = rows, blocks: Blocks = blocks) -> int:
-            """Return how much of the text lies before the end of a piece."""
-            tokens = blocks.tokens[rows[0, OFFSET] : row[OFFSET] + row[LENGTH]]
-            return len(tokenizer.decode(tokens.tolist()))
-
-        while place >= 0:
-            # A conversation is one piece, and its template moves the characters.
-            piece = 0 if text.conversation else bisect.bisect_right(rows, place, key=characters)
-            yield split, Hit(text.name, int(rows[piece, INDEX]) if piece < len(rows) else None, place)
-            place = text.text.find(phrase, place + 1)
+        split, document = known[number]
+        blocks, order = built.splits[split], in_order[split]
+        first, last = np.searchsorted(blocks.table[:, DOCUMENT], (document, document + 1), sorter=order)
+        pieces = order[first:last]  # their numbers in the table
+        rows = blocks.table[pieces]  # (pieces, 5)
+        ends = (rows[:, OFFSET] + rows[:, LENGTH] - rows[:1, OFFSET]).tolist()  # in tokens of the document
+        tokens: list[int] = []  # the end of each token in the text
+        if not text.conversation:  # which is one piece, and its template moves the characters
+            _, offsets = tokenizer.encode_with_offsets(text.text, template=False)
+            tokens = [0] * adds_bos(dataset, tokenizer) + [end for _, end in offsets]
+        for place in places:
+            piece = bisect.bisect_right(ends, bisect.bisect_right(tokens, place))
+            if piece == len(pieces):
+                yield split, Hit(text.name, None, place, None)
+            else:
+                inside = int(np.searchsorted(blocks.starts, pieces[piece], side="right")) - 1
+                yield split, Hit(text.name, piece, place, inside)
 
 
 def describe(lengths: np.ndarray) -> dict[str, float]:

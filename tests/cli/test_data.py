@@ -10,7 +10,8 @@ import pytest
 
 from lovecraft.cli import console
 from lovecraft.tokenizer import load_tokenizer
-from tests.tiny import BOS_ID, write_tokenizer
+from lovecraft.train import loop
+from tests.tiny import BOS_ID, tiny_model_dir, write_tokenizer
 
 NUMBERS = ["documents", "characters", "tokens", "blocks", "supervised_tokens", "dropped_tokens"]
 
@@ -98,8 +99,9 @@ def test_the_table_counts_everything(lc: Callable[..., Any], model: Path) -> Non
     done = lc("data", "texts")
     head, train, *_ = (line.split() for line in done.out.splitlines())
 
-    assert head == ["split", "documents", "characters", "tokens", "blocks", "supervised", "dropped", "shared"]
-    numbers = dict(zip(head[1:], (int(cell.replace(",", "")) for cell in train[1:]), strict=True))
+    assert head == ["split", "documents", "characters", "tokens", "blocks", "supervised", "dropped", "shared", "full"]
+    numbers = dict(zip(head[1:-1], (int(cell.replace(",", "")) for cell in train[1:-1]), strict=True))
+    assert train[-1] == f"{(numbers['tokens'] + numbers['shared']) / (32 * numbers['blocks']):.1%}"
     assert numbers["tokens"] == numbers["supervised"] + numbers["documents"]
     assert numbers["shared"] == 8 * (numbers["blocks"] - numbers["documents"])
     assert done.err == ""
@@ -148,8 +150,8 @@ def test_blocks_as_text_show_their_boundaries(lc: Callable[..., Any], model: Pat
     done = lc("data", "texts", "--blocks", "-n", "2", "--block-size", "20", "--stride", "4")
 
     first, second = done.out.split("\n\n── ")
-    assert first.startswith("── train · a.txt · block 0 · 20 tokens ──\n<s>The tale of a.\n\n")
-    assert second.startswith("train · a.txt · block 1 · 20 tokens, 4 of them shared ──\n⟦")
+    assert first.startswith("── train 0 · a.txt · block 0 · 20 tokens ──\n<s>The tale of a.\n\n")
+    assert second.startswith("train 1 · a.txt · block 1 · 20 tokens, 4 of them shared ──\n⟦")
     shared = second.partition("⟦")[2].partition("⟧")[0]
     assert first.endswith(shared)
     assert done.err.startswith("2 of ")
@@ -164,7 +166,87 @@ def test_blocks_are_coloured_at_a_terminal_only(
     out = lc("data", "texts", "--blocks").out
 
     assert "\033[1;35m<s>\033[0m" in out
-    assert "\033[2m⟦" in out
+    assert "⟦\033[2m" in out
+
+
+def test_what_a_terminal_would_obey_is_shown_instead(lc: Callable[..., Any], model: Path, workspace: Path) -> None:
+    (workspace / "texts" / "a.txt").write_text("a\033]0;title\a\tb\x9b2J")
+
+    for view in ["--blocks"], ["-n", "1"]:
+        assert "a␛]0;title␇\tb�2J" in lc("data", "texts", *view).out
+
+
+def test_packed_blocks_show_their_pieces(lc: Callable[..., Any], model: Path, workspace: Path) -> None:
+    (workspace / "texts" / "b.txt").write_text("Short.")
+    (workspace / "texts" / "d.txt").write_text("Brief.")
+    packed = ["data", "texts", "--packing", "best_fit"]
+    table, done = lc(*packed), lc(*packed, "--blocks", "-n", "99")
+
+    [several] = [block for block in rows(lc(*packed, "--blocks", "--json").out) if "pieces" in block]
+    assert [piece["document"] for piece in several["pieces"]] == ["b.txt", "d.txt"]
+    assert sum(piece["tokens"] for piece in several["pieces"]) == len(several["input_ids"]) == len(several["labels"])
+    assert f" · 2 pieces · {len(several['input_ids'])} tokens ──\n·· b.txt · block 0 · " in done.out
+    assert "\n<s>Short.</s>\n·· d.txt · block 0 · " in done.out
+    assert table.err == "packing best_fit, of train alone\n"
+
+
+def test_what_a_conversation_does_not_teach_is_enclosed(lc: Callable[..., Any], model: Path, workspace: Path) -> None:
+    (workspace / "pairs.jsonl").write_text('{"q": "Who? ", "a": "I."}\n')
+    pairs = ["data", "texts", "--source", "pairs.jsonl", "--validation", "none", "--prompt-field", "q"]
+    pairs += ["--response-field", "a"]
+
+    assert lc(*pairs, "--blocks").out.endswith("\n⟪<s>Who?⟫ I.</s>\n\n")
+    assert lc(*pairs).out.splitlines()[0].split()[-2:] == ["masked", "full"]
+    assert " masked + 0 dropped" in lc(*pairs, "--check").out
+
+
+# --- a step of training ---------------------------------------------------------------------------
+
+
+def test_a_steps_blocks_are_those_that_training_takes(
+    lc: Callable[..., Any], workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny_model_dir(workspace / "models" / "tiny")
+    taken: list[list[int]] = []
+    collate = loop.collate
+    monkeypatch.setattr(
+        loop, "collate", lambda b, some, device: taken.append(some.tolist()) or collate(b, some, device)
+    )
+    options = ["tiny", "--accumulation", "2", "--dataset.packing", "greedy", "--eval", "none", "--save", "none"]
+    every = rows(lc("data", *options, "--blocks", "--json").out)
+
+    assert lc("train", *options).code == 0
+    for step in range(1, 5):
+        passes = taken[2 * step - 2 : 2 * step]
+        named = rows(lc("data", *options, "--step", str(step), "--json").out)
+        blocks = rows(lc("data", *options, "--step", str(step), "--blocks", "--json").out)
+
+        assert list(dict.fromkeys((row["pass"], row["number"]) for row in named)) == [
+            (number, i) for number, numbers in enumerate(passes, 1) for i in numbers
+        ]
+        assert blocks == [every[i] for numbers in passes for i in numbers]
+    table = lc("data", *options, "--step", "1").out
+    assert table.split("\n")[0].split() == ["pass", "number", "document", "block", "tokens"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["tiny", "--step", "5"], "there is no step 5: the last one is 4"),
+        (["tiny", "--step", "0"], "--step"),
+        (["tiny", "--step", "1", "-n", "1"], "--step prints"),
+        (["tiny", "--step", "1", "--split", "validation"], "--step prints"),
+        (["tiny", "--step", "1", "--stats"], "--step prints"),
+        (["texts", "--step", "1"], "name a Train config"),
+    ],
+)
+def test_a_step_that_there_is_not_is_refused(
+    words: list[str], message: str, lc: Callable[..., Any], model: Path
+) -> None:
+    done = lc("data", *words)
+
+    assert (done.code, done.out) == (2, "")
+    assert message in done.err
 
 
 def test_stats_describe_documents_and_blocks(lc: Callable[..., Any], model: Path) -> None:
@@ -207,7 +289,7 @@ def test_find_names_document_and_block(lc: Callable[..., Any], model: Path) -> N
     [hit] = rows(lc("data", "texts", "--find", "tale of c", "--json").out)
     table = lc("data", "texts", "--find", "tale of").out.splitlines()
 
-    assert hit == {"split": "validation", "document": "c.txt", "block": 0, "character": 4}
+    assert hit == {"split": "validation", "document": "c.txt", "block": 0, "character": 4, "number": 0}
     assert [line.split()[:2] for line in table] == [
         ["split", "document"],
         ["train", "a.txt"],

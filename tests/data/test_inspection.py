@@ -46,25 +46,25 @@ def test_runs_show_overlap_and_special_tokens(make: Make, tokenizer: Tokenizer) 
     blocks = make()[1].splits["train"]
     (first,), (second,), *_, (last,) = (runs(blocks, i, tokenizer) for i in of_document(blocks, 0))
 
-    assert [kind for kind, _ in first] == ["special", "text"]
-    assert [kind for kind, _ in second] == ["overlap", "text"]
-    assert [kind for kind, _ in last] == ["overlap", "text", "special"]
-    assert first[0] == ("special", "<s>")
-    assert first[1][1].endswith(second[0][1])
+    assert [run[:2] for run in first] == [("text", True), ("text", False)]
+    assert [run[:2] for run in second] == [("overlap", False), ("text", False)]
+    assert [run[:2] for run in last] == [("overlap", False), ("text", False), ("text", True)]
+    assert first[0][2] == "<s>"
+    assert first[1][2].endswith(second[0][2])
 
 
 def test_runs_without_overlap_are_the_text(make: Make, tokenizer: Tokenizer) -> None:
     blocks = make()[1].splits["train"]
     own = [run for i in of_document(blocks, 0) for piece in runs(blocks, i, tokenizer) for run in piece]
 
-    assert "".join(text for kind, text in own if kind == "text") == TEXT
+    assert "".join(text for kind, special, text in own if kind == "text" and not special) == TEXT
 
 
 def test_a_packed_block_shows_each_piece(make: Make, tokenizer: Tokenizer) -> None:
     blocks = make(block_size=512, packing="best_fit")[1].splits["train"]
     [both] = [runs(blocks, i, tokenizer) for i in range(len(blocks)) if len(blocks[i].pieces) > 1][:1]
 
-    assert all(piece[0] == ("special", "<s>") for piece in both)
+    assert all(piece[0] == ("text", True, "<s>") for piece in both)
 
 
 def test_what_a_conversation_does_not_teach_is_masked(tokenizer: Tokenizer, tmp_path: Path) -> None:
@@ -74,7 +74,19 @@ def test_what_a_conversation_does_not_teach_is_masked(tokenizer: Tokenizer, tmp_
 
     [piece] = runs(blocks, 0, tokenizer)
 
-    assert piece == [("special", "<s>"), ("masked", "Who?"), ("text", " I."), ("special", "</s>")]
+    assert piece == [
+        ("masked", True, "<s>"),
+        ("masked", False, "Who?"),
+        ("text", False, " I."),
+        ("text", True, "</s>"),
+    ]
+
+
+def test_text_that_spells_a_special_token_is_none(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("<s></s>")
+    blocks = build(DatasetConfig(source=tmp_path / "a.txt"), tokenizer, tmp_path / "cache").splits["train"]
+
+    assert runs(blocks, 0, tokenizer) == [[("text", True, "<s>"), ("text", False, "<s></s>"), ("text", True, "</s>")]]
 
 
 @pytest.mark.parametrize("packing", ["none", "greedy", "best_fit"])
@@ -89,6 +101,7 @@ def test_find_names_the_piece_that_supervises_the_place(packing: str, make: Make
     offsets = {int(index): int(offset) for document, index, offset, *_ in blocks.table if document == 0}
     lengths = {int(index): int(length) for document, index, _, length, _ in blocks.table if document == 0}
     for _, hit in hits:
+        assert [0, hit.block] in blocks[hit.number].pieces[:, :2].tolist()
         begin = offsets[hit.block] + (8 if hit.block else 0)
         end = offsets[hit.block] + lengths[hit.block]
         known, own = (tokenizer.decode(blocks.tokens[a:b].tolist()) for a, b in ((offsets[0], begin), (begin, end)))
@@ -107,9 +120,27 @@ def test_every_place_of_a_text_is_found_in_a_piece_that_has_it(make: Make, token
 def test_find_says_where_nothing_supervises_the_place(make: Make, tokenizer: Tokenizer) -> None:
     dataset, built = make(min_length=20)
 
-    assert list(find("sea", built, tokenizer, dataset))[-1][1] == Hit("c.txt", None, 0) or all(
-        hit.document != "c.txt" for _, hit in find("sea", built, tokenizer, dataset)
-    )
+    assert list(find("sea", built, tokenizer, dataset))[-1][1] == Hit("c.txt", None, 0, None)
+
+
+def test_places_that_overlap_are_each_found(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("ha ha ha (ha ha)")
+    dataset = DatasetConfig(source=tmp_path / "a.txt", block_size=4, stride=0)
+    built = build(dataset, tokenizer, tmp_path / "cache")
+
+    assert [hit.character for _, hit in find("ha ha", built, tokenizer, dataset)] == [0, 3, 10]
+    assert [hit.character for _, hit in find("(ha", built, tokenizer, dataset)] == [9]
+
+
+def test_a_character_of_several_tokens_belongs_to_the_first(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("𝕊" * 9)  # four bytes, four tokens each
+    dataset = DatasetConfig(source=tmp_path / "a.txt", block_size=7, stride=0)
+    built = build(dataset, tokenizer, tmp_path / "cache")
+    hits = [hit for _, hit in find("𝕊", built, tokenizer, dataset)]
+
+    assert [hit.character for hit in hits] == list(range(9))
+    # BOS, then six tokens that are a block's own in each: the first token of character n is the 4n + 1st of the text.
+    assert [hit.block for hit in hits] == [(4 * n) // 6 for n in range(9)]
 
 
 def test_find_yields_nothing_for_what_is_not_there(make: Make, tokenizer: Tokenizer) -> None:
