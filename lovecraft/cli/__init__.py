@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from lovecraft.cli import console, report, words
+from lovecraft.config.names import did_you_mean
 from lovecraft.errors import LovecraftError
 
 COMMANDS = {
@@ -85,8 +86,6 @@ def usage() -> str:
 
 def _run(name: str, argv: list[str]) -> int:
     if name not in COMMANDS:
-        from lovecraft.config.base import did_you_mean
-
         raise LovecraftError(f"no command {name!r}{did_you_mean(name, COMMANDS)}", hint="`lc --help` lists them")
     command, parser = command_of(name)
     split = words.split(argv, parser, getattr(command, "BARE", 1))

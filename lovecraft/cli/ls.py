@@ -12,8 +12,8 @@ import sys
 import attrs
 
 from lovecraft.cli import console
-from lovecraft.config.base import did_you_mean
 from lovecraft.config.load import Listed, default_of, find_root, listing
+from lovecraft.config.names import did_you_mean
 from lovecraft.errors import ConfigError
 
 USAGE = "[PROJECT] [--check] [--json]"

@@ -4,10 +4,9 @@ Each flag's text is parsed by its option's type; all together become one more su
 that `--optimizer AdamW --optimizer.betas 0.9,0.95` is understood in any order.
 """
 
-import difflib
 import shlex
 import typing
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from lovecraft.cli.words import is_flag
 from lovecraft.config import base, values
 from lovecraft.config.base import Config, Option, Origin
 from lovecraft.config.load import load
+from lovecraft.config.names import nearest
 from lovecraft.config.override import override
 from lovecraft.config.resolve import choices
 from lovecraft.errors import ConfigError
@@ -167,14 +167,5 @@ def _closest(flag: Flag, options: dict[str, Option]) -> str:
         inside = [path for path in options if path.startswith(flag.path.rpartition(".")[0] + ".")]
         if not inside:
             return f": {section.name} is switched off"
-    close = nearest(flag.path, options)
+    close = nearest(flag.path, options, ".")
     return f"; did you mean {' or '.join(map(flag_of, close))}?" if close else ""
-
-
-def nearest(wrong: str, paths: Collection[str]) -> list[str]:
-    """Return up to two of the paths that are nearest in name to a wrong one, wherever they are nested."""
-    by_last: dict[str, list[str]] = {}
-    for path in paths:
-        by_last.setdefault(path.rpartition(".")[2], []).append(path)
-    last = difflib.get_close_matches(wrong.rpartition(".")[2], by_last, 1)
-    return difflib.get_close_matches(wrong, paths, 1, cutoff=0.8) or [p for name in last for p in by_last[name]][:2]

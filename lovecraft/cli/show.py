@@ -10,10 +10,11 @@ from typing import Any
 
 import attrs
 
-from lovecraft.cli import console, options, target
+from lovecraft.cli import console, target
 from lovecraft.config import base, diff, record, render
 from lovecraft.config.diff import Entry
 from lovecraft.config.load import Loaded
+from lovecraft.config.names import nearest
 from lovecraft.config.resolve import Row, all_rows
 from lovecraft.errors import ConfigError
 
@@ -99,7 +100,7 @@ def _why(loaded: Loaded, args: argparse.Namespace) -> None:
         if sections and sections[-1].option.section and sections[-1].value is None:
             off = sections[-1]
             raise ConfigError(f"no option {path!r}: {off.path} is switched off by {base.place(off.origin)}")
-        close = " or ".join(options.nearest(path, found))
+        close = " or ".join(nearest(path, found, "."))
         raise ConfigError(f"no option {path!r} in {loaded.name}" + (f"; did you mean {close}?" if close else ""))
     if args.json:
         console.out_json(render.chain(found[path], loaded.root))

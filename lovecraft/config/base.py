@@ -11,14 +11,13 @@ The metaclass gives each class its attrs fields, refuses what is not an option, 
 written. `resolve` (in resolve.py) turns a class into a frozen instance tree.
 """
 
-import difflib
 import functools
 import inspect
 import sys
 import threading
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
@@ -253,7 +252,7 @@ def _special(name: str, value: Any) -> str:
 def _problem(cls: Any, name: str, value: Any) -> str:
     options = cls.__options__
     if name not in options:
-        close = f": {names.strange(name)}" if not name.isascii() else did_you_mean(name, options)
+        close = f": {names.strange(name)}" if not name.isascii() else names.did_you_mean(name, options)
         return "" if isinstance(value, _HELPERS) else f" has no option {name!r}{close}"
     section = options[name].section
     if section is not None and isinstance(value, (Derived, *_HELPERS)):
@@ -267,14 +266,6 @@ def _problem(cls: Any, name: str, value: Any) -> str:
     if type(value).__name__ in ("_CountingAttr", "Field"):
         return f".{name} is a field of attrs or dataclasses; write the plain default"
     return ""
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return `; did you mean 'x'?`, or the known names where none is close and they are few."""
-    names = list(known)
-    if close := difflib.get_close_matches(name, names, 1):
-        return f"; did you mean {close[0]!r}?"
-    return f"; it has {', '.join(sorted(names))}" if 0 < len(names) <= 20 else ""
 
 
 def _compile(cls: Any) -> None:

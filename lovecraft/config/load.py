@@ -5,7 +5,6 @@ Listing parses files and imports nothing.
 
 import ast
 import builtins
-import difflib
 import inspect
 import keyword
 import re
@@ -18,8 +17,9 @@ from typing import Any
 import attrs
 
 from lovecraft.config import modules
-from lovecraft.config.base import Config, _Meta, did_you_mean, written
+from lovecraft.config.base import Config, _Meta, written
 from lovecraft.config.modules import read
+from lovecraft.config.names import did_you_mean, nearest
 from lovecraft.config.schema import DatasetConfig, ModelConfig, ServeConfig, TrainConfig
 from lovecraft.errors import ConfigError
 
@@ -201,7 +201,10 @@ def _key(word: str, root: Path) -> str:
         raise ConfigError(f"project {word!r} has no default config", hint="one of: " + ", ".join(inside))
     if (root / "projects" / f"{word}.py").is_file():
         raise ConfigError(f"projects/{word}.py lies in no project", hint=f"move it to projects/{word}/default.py")
-    raise ConfigError(f"no config {word!r}{_closest(word, files)}", hint="`lc ls` lists the configs")
+    close = " or ".join(nearest(word, {**files, **{name.partition("/")[0]: None for name in files}}, "/"))
+    raise ConfigError(
+        f"no config {word!r}" + (f"; did you mean {close}?" if close else ""), hint="`lc ls` lists the configs"
+    )
 
 
 def fitting(name: str) -> str:
@@ -219,14 +222,6 @@ def fitting(name: str) -> str:
 def _unfit(key: str) -> str:
     """Return the first part of a config's name that no import statement could name; "" for none."""
     return next((part for part in key.split("/") if fitting(part) != part), "")
-
-
-def _closest(word: str, files: dict[str, Path]) -> str:
-    candidates = {**{n.rpartition("/")[2]: n for n in files}, **{(p := n.partition("/")[0]): p for n in files}}
-    close = difflib.get_close_matches(word, files, 2) or [
-        candidates[c] for c in difflib.get_close_matches(word, candidates, 2)
-    ]
-    return f"; did you mean {' or '.join(dict.fromkeys(close))}?" if close else ""
 
 
 def _pick(module: ModuleType, key: str, wanted: str, kind: Any) -> Any:

@@ -16,6 +16,7 @@ from types import CodeType, ModuleType
 from typing import Any
 
 from lovecraft.config import source
+from lovecraft.config.names import did_you_mean
 from lovecraft.errors import ConfigError
 
 LIBRARY = Path(__file__).resolve().parents[1]
@@ -185,8 +186,6 @@ def _places(error: BaseException) -> list[str]:
 
 def _told(error: ImportError | AttributeError | TypeError, root: Path) -> ConfigError | None:
     """Return what a failed import of the workspace's or the library's own names means; None for other errors."""
-    from lovecraft.config.base import did_you_mean
-
     if isinstance(error, TypeError):
         what = "a config has no base with a metaclass of its own, as ABC and Protocol have; mix in a plain class"
         return ConfigError(f"{_places(error)[-1]}: {what}") if "metaclass conflict" in str(error) else None

@@ -1,6 +1,7 @@
-"""What an option may be called: its name is also a flag, and a key of records."""
+"""What an option may be called: its name is also a flag, and a key of records. What a wrong name was meant to be."""
 
-from collections.abc import Collection
+import difflib
+from collections.abc import Collection, Iterable
 
 RESERVED = {
     *("blocks", "check", "checkpoint", "diff", "dry_run", "find", "help", "histogram", "json", "new", "python"),
@@ -29,3 +30,22 @@ def strange(name: str) -> str:
     import unicodedata
 
     return ", ".join(f"{c!r} is {unicodedata.name(c, 'nameless').lower()}" for c in name if not c.isascii())
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return `; did you mean 'x'?`, or the known names where none is close and they are few."""
+    names = list(known)
+    if close := difflib.get_close_matches(name, names, 1):
+        return f"; did you mean {close[0]!r}?"
+    return f"; it has {', '.join(sorted(names))}" if 0 < len(names) <= 20 else ""
+
+
+def nearest(wrong: str, known: Collection[str], mark: str) -> list[str]:
+    """Return up to two names that are nearest to a wrong one, wherever they are nested with `mark` between the parts."""
+    by_last: dict[str, list[str]] = {}
+    for name in known:
+        by_last.setdefault(name.rpartition(mark)[2], []).append(name)
+    if close := difflib.get_close_matches(wrong, known, 1, cutoff=0.8):
+        return close
+    last = difflib.get_close_matches(wrong.rpartition(mark)[2], by_last, 1)
+    return [name for part in last for name in by_last[part]][:2] or difflib.get_close_matches(wrong, known, 1)

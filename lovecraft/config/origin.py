@@ -6,6 +6,8 @@ import sys
 
 import attrs
 
+from lovecraft.config.modules import shorten
+
 
 @attrs.frozen
 class Origin:
@@ -18,8 +20,6 @@ class Origin:
 
 def place(origin: Origin) -> str:
     """Write an origin as `file:line`, relative to the workspace or the library where it lies in one, or as the flag."""
-    from lovecraft.config.modules import shorten
-
     if origin.said:
         return origin.said
     file = _cell(origin.file) or shorten(origin.file)

@@ -5,6 +5,7 @@ from typing import Any
 
 from lovecraft.config import base
 from lovecraft.config.base import Origin, _Body, _Meta
+from lovecraft.config.names import did_you_mean
 from lovecraft.errors import ConfigError
 
 
@@ -22,7 +23,7 @@ def override(cls: Any, changes: Mapping[str, Any], said: Mapping[str, Origin] | 
         if name not in cls.__options__:
             raise ConfigError(
                 f"{_place(said, path)}{base.named(cls).__qualname__} has no option {name!r}"
-                + base.did_you_mean(name, cls.__options__)
+                + did_you_mean(name, cls.__options__)
             )
         if rest:
             nested.setdefault(name, {})[rest] = value

@@ -163,7 +163,7 @@ def test_a_class_of_another_name_is_the_config_if_it_is_the_only_one(workspace: 
         ("tinny", "no config 'tinny'; did you mean tiny?", LISTED),
         (
             "tiny/defualt",
-            "no config 'tiny/defualt'; did you mean tiny/default or texts/default?",
+            "no config 'tiny/defualt'; did you mean tiny/default?",
             LISTED,
         ),
         ("zzz", "no config 'zzz'", LISTED),
