@@ -53,7 +53,7 @@ class Encoded:
     """(ids,) bool: what the assistant says, through the token that ends its turn; never the first token."""
 
     bytes: int
-    """Of the replies in UTF-8, with how the template ends them."""
+    """Of the replies in UTF-8, without the special tokens in them."""
 
     dropped: int
     """Messages at the end that are left out, because the conversation is too long with them."""
@@ -162,7 +162,7 @@ def _encode(conversation: Conversation, end: int, tokenizer: Tokenizer, template
         replies = [number for number, message in enumerate(messages) if message["role"] == "assistant"]
         spans = [_turn(text, messages, number, template, tokenizer.special) for number in replies]
     ids, offsets = tokenizer.encode_with_offsets(text, template=True)
-    size = sum(len(text[start:end].encode()) for start, end in spans)
+    size = sum(len(tokenizer.special.sub("", text[start:end]).encode()) for start, end in spans)
     return Encoded(ids, _own(conversation.name, offsets, spans), size, len(conversation.messages) - end)
 
 
