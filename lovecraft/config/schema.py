@@ -98,11 +98,45 @@ class DatasetConfig(Config):
 # --- model ----------------------------------------------------------------------------------------
 
 
+class Init(Config):
+    """A new model of the Llama family, with random weights and the vocabulary of the dataset's tokenizer."""
+
+    hidden_size: Annotated[int, gt(0)] = 384
+    """Numbers that stand for one token."""
+
+    intermediate_size: Annotated[int, gt(0)] = 1024
+    """Width of a block's feed-forward network."""
+
+    num_hidden_layers: Annotated[int, gt(0)] = 8
+    """Blocks."""
+
+    num_attention_heads: Annotated[int, gt(0)] = 6
+    """Query heads, which share hidden_size."""
+
+    num_key_value_heads: Annotated[int, gt(0)] | None = None
+    """Heads of keys and values, each for several query heads; none is one for each."""
+
+    max_position_embeddings: Annotated[int, gt(0)] = 2048
+    """The context, in tokens."""
+
+    rope_theta: Annotated[float, gt(0)] = 10_000.0
+    """Base of the rotary positions; a longer context takes a larger one."""
+
+    rms_norm_eps: Annotated[float, gt(0)] = 1e-5
+    """Added to the mean square in a norm."""
+
+    tie_word_embeddings: bool = True
+    """Use the embedding as the head too, which spares a small model many weights."""
+
+
 class ModelConfig(Config):
     """Which model to start from."""
 
-    path: Location
-    """A model directory in Hugging Face layout."""
+    path: Location | None = None
+    """A model directory in Hugging Face layout, a GGUF file, or a model of the hub as hf:org/name[@revision]."""
+
+    init: type[Init] | None = None
+    """Start from a new model with random weights, instead of from `path`."""
 
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Type of the weights in memory; auto is bfloat16 where the device computes in it, else float32."""
