@@ -41,7 +41,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def nearest(wrong: str, known: Collection[str], mark: str) -> list[str]:
-    """Return up to two names that are nearest to a wrong one, wherever they are nested with `mark` between the parts."""
+    """Return up to two names that are nearest to a wrong one, wherever they are nested; `mark` parts them."""
     by_last: dict[str, list[str]] = {}
     for name in known:
         by_last.setdefault(name.rpartition(mark)[2], []).append(name)
