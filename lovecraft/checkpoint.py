@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from lovecraft.errors import ModelError
 from lovecraft.files import write_atomic
 from lovecraft.models import build, read_architecture
-from lovecraft.models.architecture import Architecture, read_config
+from lovecraft.models.architecture import Architecture, parse_architecture, read_config
 from lovecraft.models.llama import Llama
 from lovecraft.tokenizer import TOKENIZER_FILES
 
@@ -43,13 +43,17 @@ class Stored:
     kind: str  # as safetensors spells it: F32, BF16, ...
 
 
-def load_model(path: Path, *, dtype: torch.dtype, device: torch.device) -> Llama:
+def load_model(
+    path: Path, *, dtype: torch.dtype, device: torch.device, architecture: Architecture | None = None
+) -> Llama:
     """Load the model directory `path` to `device`, its weights converted to `dtype`.
+
+    The network is that of its config.json, or of another `architecture` with the same tensors.
 
     Raises ModelError when a file is missing or damaged, or when tensors are missing, left over, or of another shape
     or kind than config.json asks for; that shows in the headers, before any weight is read.
     """
-    model = build(read_architecture(path), dtype, torch.device("meta"))
+    model = build(architecture or read_architecture(path), dtype, torch.device("meta"))
     stored, sources = _match(path, model)
     model.to_empty(device=device)
     parameters = model.state_dict()
@@ -89,7 +93,7 @@ def read_headers(path: Path) -> dict[str, Stored]:
     or a file is missing or damaged.
     """
     stored = {}
-    for file in _weight_files(path):
+    for file in weight_files(path):
         try:
             with safe_open(file, framework="pt") as opened:
                 for name in opened.keys():  # noqa: SIM118 - a handle is no mapping
@@ -107,17 +111,17 @@ def save_model(
     like: Path,
     dtype: torch.dtype,
     tokenizer: Path | None = None,
-    context: int | None = None,
+    config: Mapping[str, Any] | None = None,
     shard_bytes: int = SHARD_BYTES,
 ) -> None:
     """Write `weights`, converted to `dtype`, to `directory` beside the config, tokenizer and licence of `like`.
 
-    The tokenizer's files are those of the directory `tokenizer`, where one is given. config.json changes in the type of
-    the weights, and in the context where the model has learned one of `context` tokens that is longer than its own.
-    Raises ModelError when the weights are not those it asks for.
+    The tokenizer's files are those of the directory `tokenizer`, and what stands in config.json is `config`, where they
+    are given; the type in it becomes `dtype`. Raises ModelError when the weights are not those it asks for.
     """
     tensors = weights.state_dict() if isinstance(weights, nn.Module) else weights
-    architecture = read_architecture(like)
+    content = dict(config or read_config(like))
+    architecture = parse_architecture(content, str(like / "config.json"))
     wanted = _shapes(build(architecture, dtype, torch.device("meta")).state_dict())
     sources = match_names(_shapes(tensors), wanted, like)
     directory.mkdir(parents=True, exist_ok=True)
@@ -128,24 +132,13 @@ def save_model(
         dtype,
         shard_bytes,
     )
-    config = read_config(like)
-    spellings = [key for key in ("torch_dtype", "dtype") if key in config] or ["torch_dtype"]
-    config |= dict.fromkeys(spellings, str(dtype).removeprefix("torch."))
-    if context is not None and context > architecture.max_position_embeddings:
-        _lengthen(config, context)
-    write_atomic(directory / "config.json", json.dumps(config, indent=2) + "\n")
+    spellings = [key for key in ("torch_dtype", "dtype") if key in content] or ["torch_dtype"]
+    content |= dict.fromkeys(spellings, str(dtype).removeprefix("torch."))
+    write_atomic(directory / "config.json", json.dumps(content, indent=2) + "\n")
     copied = [(tokenizer or like, name) for name in TOKENIZER_FILES] + [(like, name) for name in LICENCES]
     for file in (file for source, pattern in copied for file in source.glob(pattern)):
         if directory.resolve() != file.parent.resolve():
             shutil.copyfile(file, directory / file.name)
-
-
-def _lengthen(config: dict[str, Any], context: int) -> None:
-    """Set the context in a config.json's content; the RoPE that was scaled from the old one keeps its frequencies."""
-    for rope in (config.get("rope_scaling"), config.get("rope_parameters")):
-        if isinstance(rope, dict) and "llama3" in (rope.get("rope_type"), rope.get("type")):
-            rope.setdefault("original_max_position_embeddings", config["max_position_embeddings"])
-    config["max_position_embeddings"] = context
 
 
 def write_weights(
@@ -154,22 +147,41 @@ def write_weights(
     read: Callable[[str], Tensor],
     dtype: torch.dtype,
     shard_bytes: int = SHARD_BYTES,
-) -> dict[str, str]:
+) -> None:
     """Write the tensors named in `shapes`, which `read` gives in `dtype`, to files of at most `shard_bytes` bytes.
 
-    Holds one file's tensors at a time. Returns the file of each tensor.
+    Holds one file's tensors at a time.
     """
     sizes = {name: prod(shape) * dtype.itemsize for name, shape in shapes.items()}
-    shards = _shards(sizes, shard_bytes)
-    places = {}
-    for number, names in enumerate(shards, 1):
-        file = WEIGHTS if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+    files = plan_files(sizes, shard_bytes)
+    for file, names in files.items():
         save_file({name: read(name) for name in names}, directory / file, metadata={"format": "pt"})
-        places |= dict.fromkeys(names, file)
-    if len(shards) > 1:
-        index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": places}
-        write_atomic(directory / INDEX, json.dumps(index, indent=2) + "\n")
-    return places
+    if len(files) > 1:
+        write_atomic(directory / INDEX, index_of(files, sum(sizes.values())))
+
+
+def plan_files(sizes: Mapping[str, int], limit: int) -> dict[str, list[str]]:
+    """Return the weight files of a model directory, each with the names of its tensors.
+
+    A file holds tensors of at most `limit` bytes, or a single one.
+    """
+    shards: list[list[str]] = [[]]
+    filled = 0
+    for name, size in sizes.items():
+        if shards[-1] and filled + size > limit:
+            shards.append([])
+            filled = 0
+        shards[-1].append(name)
+        filled += size
+    if len(shards) == 1:
+        return {WEIGHTS: shards[0]}
+    return {f"model-{i:05d}-of-{len(shards):05d}.safetensors": names for i, names in enumerate(shards, 1)}
+
+
+def index_of(files: Mapping[str, list[str]], total: int) -> str:
+    """Return the text of the index that belongs to several weight files with `total` bytes of tensors."""
+    places = {name: file for file, names in files.items() for name in names}
+    return json.dumps({"metadata": {"total_size": total}, "weight_map": places}, indent=2) + "\n"
 
 
 def match_names(found: Mapping[str, Shape], wanted: Mapping[str, Shape], where: Path) -> dict[str, str]:
@@ -207,32 +219,28 @@ def _shapes(tensors: Mapping[str, Tensor | Stored]) -> dict[str, Shape]:
     return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
-def _weight_files(path: Path) -> list[Path]:
-    if (path / WEIGHTS).exists():
-        return [path / WEIGHTS]
+def weight_files(path: Path, whole: str = WEIGHTS, index: str = INDEX) -> list[Path]:
+    """Return the weight files of a model directory: `whole`, or those that `index` names.
+
+    Raises ModelError when there is neither, or when the index is none.
+    """
+    if (path / whole).exists():
+        return [path / whole]
     try:
-        names = sorted(set(json.loads((path / INDEX).read_text(encoding="utf-8"))["weight_map"].values()))
+        names = sorted(set(json.loads((path / index).read_text(encoding="utf-8"))["weight_map"].values()))
     except FileNotFoundError:
-        hint = "pickled weights (*.bin) are never loaded" if any(path.glob("*.bin")) else ""
-        raise ModelError(f"{path}: there is neither {WEIGHTS} nor {INDEX}", hint=hint) from None
+        hint = (
+            "pickled weights are never loaded; `lc convert` makes safetensors of them"
+            if any(path.glob("*.bin"))
+            else ""
+        )
+        raise ModelError(f"{path}: there is neither {whole} nor {index}", hint=hint) from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"{path / INDEX}: not an index of weights: {error!r}") from None
+        raise ModelError(f"{path / index}: not an index of weights: {error!r}") from None
     outside = [name for name in names if Path(str(name)).name != name]  # or no string
     if outside:
-        raise ModelError(f"{path / INDEX}: names files outside its directory: {_listed(map(str, outside))}")
+        raise ModelError(f"{path / index}: names files outside its directory: {_listed(map(str, outside))}")
     return [path / name for name in names]
-
-
-def _shards(sizes: Mapping[str, int], limit: int) -> list[list[str]]:
-    shards: list[list[str]] = [[]]
-    filled = 0
-    for name, size in sizes.items():
-        if shards[-1] and filled + size > limit:
-            shards.append([])
-            filled = 0
-        shards[-1].append(name)
-        filled += size
-    return shards
 
 
 def _listed(names: Iterable[str], most: int = 5) -> str:

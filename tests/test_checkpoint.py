@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from lovecraft.checkpoint import EMBEDDING, HEAD, INDEX, WEIGHTS, load_model, read_headers, save_model
 from lovecraft.errors import ModelError
 from lovecraft.models import read_architecture
+from lovecraft.models.architecture import lengthened, read_config
 from tests.tiny import LLAMA3_ROPE, tiny_model_dir
 
 CPU = torch.device("cpu")
@@ -266,7 +267,7 @@ def test_a_longer_context_keeps_the_frequencies_of_a_scaled_rope(tmp_path: Path)
     (source / "config.json").write_text(json.dumps({**config, "rope_theta": 10000.0, "rope_scaling": rope}))
     model = load_model(source, dtype=torch.float32, device=torch.device("cpu"))
 
-    save_model(tmp_path / "longer", model, like=source, dtype=torch.float32, context=256)
+    save_model(tmp_path / "longer", model, like=source, dtype=torch.float32, config=lengthened(read_config(source), 256))
 
     before, after = read_architecture(source), read_architecture(tmp_path / "longer")
     assert (before.max_position_embeddings, after.max_position_embeddings) == (64, 256)

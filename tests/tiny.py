@@ -25,7 +25,20 @@ At night I heard the water under the boards. It was not the sound of waves. It w
 counted, slowly, in a voice that had never needed to breathe, and each night it counted one number further.
 """
 
-ARCHITECTURES = {"llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM"}
+ARCHITECTURES = {
+    "llama": "LlamaForCausalLM",
+    "mistral": "MistralForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+}
+
+# Where a family's config.json differs from Llama's.
+OF_FAMILY: dict[str, dict[str, object]] = {
+    "llama": {},
+    "mistral": {"sliding_window": None},
+    "qwen2": {"attention_bias": True, "use_sliding_window": False},
+    "qwen3": {"use_sliding_window": False},
+}
 
 CONFIG = {
     "vocab_size": VOCABULARY,
@@ -65,14 +78,17 @@ def tiny_model_dir(
     `changes` override the fields of config.json; `torch_dtype` also sets the type of the weights. Returns `path`.
     """
     path.mkdir(parents=True, exist_ok=True)
-    config = {"architectures": [ARCHITECTURES[family]], "model_type": family, **CONFIG, **changes}
-    if family == "mistral":
-        config.setdefault("sliding_window", None)
+    config = tiny_config(family, **changes)
     _write_json(path / "config.json", config)
     _write_json(path / "generation_config.json", {"bos_token_id": BOS_ID, "eos_token_id": EOS_ID})
     save_file(random_weights(config, seed), path / "model.safetensors", metadata={"format": "pt"})
     write_tokenizer(path, add_bos=add_bos)
     return path
+
+
+def tiny_config(family: str = "llama", **changes: object) -> dict[str, object]:
+    """Return the content of config.json."""
+    return {"architectures": [ARCHITECTURES[family]], "model_type": family, **CONFIG, **OF_FAMILY[family], **changes}
 
 
 def random_weights(config: dict[str, object], seed: int = 0) -> dict[str, Tensor]:
@@ -110,8 +126,10 @@ def tensor_shapes(config: dict[str, object]) -> dict[str, tuple[int, ...]]:
         prefix = f"model.layers.{layer}"
         for name, shape in linears.items():
             shapes[f"{prefix}.{name}.weight"] = shape
-            if biased[name.split(".")[0]]:
+            if biased[name.split(".")[0]] and (config["model_type"], name) != ("qwen2", "self_attn.o_proj"):
                 shapes[f"{prefix}.{name}.bias"] = shape[:1]
+        if config["model_type"] == "qwen3":
+            shapes |= {f"{prefix}.self_attn.{name}_norm.weight": (head,) for name in "qk"}
         shapes[f"{prefix}.input_layernorm.weight"] = (width,)
         shapes[f"{prefix}.post_attention_layernorm.weight"] = (width,)
     shapes["model.norm.weight"] = (width,)

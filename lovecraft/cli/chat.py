@@ -43,11 +43,11 @@ def run(args: argparse.Namespace) -> int:
     from lovecraft.engine.generate import load
     from lovecraft.tokenizer import load_tokenizer
 
-    path, name, _ = find_served(args.target, args.checkpoint)
+    path, name, _, asked = find_served(args.target, args.checkpoint)
     render(path, [*_begin(args.system), {"role": "user", "content": "Hello."}])  # what cannot chat is refused now
     console.say(f"loading {path}")
     tokenizer = load_tokenizer(path)
-    model, slot = load(path, device="auto", dtype="auto", max_context=None)
+    model, slot = load(path, device="auto", dtype="auto", max_context=None, model=asked)
     console.say(f"this is {name}; /new, /system TEXT, /save FILE and /quit are commands")
     messages = _begin(args.system)
     while True:

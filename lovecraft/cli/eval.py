@@ -29,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print loss, perplexity, bits per byte, and how many tokens and documents they are of."""
     config, path, loaded = _what(args)
+    asked = None if target.find_run(args.target) else resolve(config.model)  # a run's checkpoint is as it was trained
     from lovecraft.checkpoint import load_model
     from lovecraft.device import resolve_device, resolve_dtype
     from lovecraft.models import read_architecture
@@ -39,10 +40,11 @@ def run(args: argparse.Namespace) -> int:
     split = args.split or ("validation" if config.eval is None else config.eval.split)
     if split not in built.splits:
         raise DataError(f"the dataset has no {split} split", hint=f"it has {', '.join(built.splits)}")
-    check_fit(config, read_architecture(path), tokenizer)
+    arch = read_architecture(path, asked)
+    check_fit(config, arch, tokenizer)
     device = resolve_device(config.device)
     found = evaluate(
-        load_model(path, dtype=resolve_dtype(config.model.dtype, device), device=device),
+        load_model(path, dtype=resolve_dtype(config.model.dtype, device), device=device, architecture=arch),
         built.splits[split],
         eos_id=tokenizer.eos_id,
         batch_size=config.batch_size,

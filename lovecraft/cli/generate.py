@@ -143,10 +143,10 @@ def _local(args: argparse.Namespace, word: str | None) -> Make:
     from lovecraft.engine.text import TextStream, prompt_ids
     from lovecraft.tokenizer import load_tokenizer
 
-    path = find_served(word, args.checkpoint or "latest")[0]
+    path, _, _, asked = find_served(word, args.checkpoint or "latest")
     tokenizer = load_tokenizer(path)
     device, dtype = args.device or "auto", args.dtype or "auto"
-    model, slot = generate.load(path, device=device, dtype=dtype, max_context=args.max_context)
+    model, slot = generate.load(path, device=device, dtype=dtype, max_context=args.max_context, model=asked)
 
     def make(prompt: str, number: int, outcome: Outcome) -> Iterator[str]:
         ids = prompt_ids(tokenizer, prompt)

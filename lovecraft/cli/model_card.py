@@ -42,7 +42,7 @@ def _facts(path: Path, arch: Architecture) -> dict[str, Any]:
         "layers": arch.num_hidden_layers,
         "hidden_size": arch.hidden_size,
         "heads": f"{arch.num_attention_heads} ({arch.num_key_value_heads} key-value) of {arch.head_dim}",
-        "context": arch.max_position_embeddings,
+        "context": arch.context,
         "sliding_window": arch.sliding_window or "none",
         "rope": _rope(arch.rope_parameters),
         "vocabulary": arch.vocab_size,

@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
 
     model = target.model_directory(resolve(config.model))
     built, tokenizer = target.build_blocks(resolve(config.dataset), loaded, model)
-    arch = read_architecture(model)
+    arch = read_architecture(model, resolve(config.model))
     check_fit(config, arch, tokenizer)
     device = resolve_device(config.device)
     dtype = training_dtype(config, device)

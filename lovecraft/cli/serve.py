@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     """Serve until SIGTERM or Ctrl-C."""
     from lovecraft.serve import server, service
 
-    directory, name, cls = find_served(args.target, args.checkpoint)
+    directory, name, cls, model = find_served(args.target, args.checkpoint)
     config = resolve(options.apply(cls, args.options, None))
     logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("lovecraft").setLevel(logging.INFO)
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
             console.say(f"  {line}")
 
     console.say(f"loading {directory}")
-    server.run(config, name, lambda: service.load(directory, config), ready)
+    server.run(config, name, lambda: service.load(directory, config, model), ready)
     if sys.stderr.isatty():
         console.say()  # the terminal's ^C stands at the beginning of a line
     return 0
@@ -64,23 +64,26 @@ def _examples(url: str, name: str, keys: Path | None) -> list[str]:
     ]
 
 
-def find_served(word: str | None, checkpoint: str) -> tuple[Path, str, Any]:
+def find_served(word: str | None, checkpoint: str) -> tuple[Path, str, Any, ModelConfig | None]:
     """Return the model directory that `word` names, the name clients see, and the class of its serving options.
+
+    Last come the options of a Model config, which change the model.
 
     Raises ConfigError, ModelError or RunError when there is nothing to serve.
     """
     if run := target.find_run(word):
-        return target.find_runs_checkpoint(run, checkpoint), Run(run).name, ServeConfig
+        return target.find_runs_checkpoint(run, checkpoint), Run(run).name, ServeConfig, None
     if model := target.find_model(word):
         if model.suffix == ".gguf":
             raise ModelError(f"{model} is a GGUF file", hint=f"make a model directory of it: lc convert {model} DIR")
-        return model, model.name, ServeConfig
+        return model, model.name, ServeConfig, None
     loaded = load(word)
     serve = getattr(sys.modules[loaded.cls.__module__], "Serve", ServeConfig)
     if issubclass(loaded.cls, ModelConfig):
-        return Path(str(resolve(loaded.cls).path)), loaded.name, serve
+        asked = resolve(loaded.cls)
+        return Path(str(asked.path)), loaded.name, serve, asked
     if issubclass(loaded.cls, TrainConfig):
-        return _trained(loaded, checkpoint), loaded.name, serve
+        return _trained(loaded, checkpoint), loaded.name, serve, None
     raise ConfigError(
         f"{loaded.name} is not a model", hint="name a Train config with a run, a run, or a model directory"
     )

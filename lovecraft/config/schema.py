@@ -98,6 +98,50 @@ class DatasetConfig(Config):
 # --- model ----------------------------------------------------------------------------------------
 
 
+class RopeScaling(Config):
+    """How to stretch the positions of a model beyond the context that it was trained on."""
+
+    factor: Annotated[float, ge(1)] = 2.0
+    """Times the context trained on, which becomes the model's context."""
+
+
+class LinearScaling(RopeScaling):
+    """All positions closer together (Chen et al., 2023)."""
+
+
+class DynamicScaling(RopeScaling):
+    """A longer base for a longer text, as it grows; up to the context trained on nothing changes."""
+
+
+class Llama3Scaling(RopeScaling):
+    """Long waves slower, short ones kept, as in Llama 3.1."""
+
+    low_freq_factor: Annotated[float, gt(0)] = 1.0
+    """Waves that turn fewer times over the context trained on are slowed down by the whole factor."""
+
+    high_freq_factor: Annotated[float, gt(0)] = 4.0
+    """Waves that turn more often are kept."""
+
+    original_context: Annotated[int, gt(0)] | None = None
+    """The context trained on; none takes the model's, before any scaling."""
+
+
+class YarnScaling(RopeScaling):
+    """Long waves slower, short ones kept, attention sharper (Peng et al., 2023)."""
+
+    beta_fast: Annotated[float, gt(0)] = 32.0
+    """Waves that turn more often over the context trained on are kept."""
+
+    beta_slow: Annotated[float, gt(0)] = 1.0
+    """Waves that turn fewer times are slowed down by the whole factor."""
+
+    attention_factor: Annotated[float, gt(0)] | None = None
+    """What queries and keys are multiplied by; none takes 0.1 ln(factor) + 1."""
+
+    original_context: Annotated[int, gt(0)] | None = None
+    """The context trained on; none takes the model's, before any scaling."""
+
+
 class Init(Config):
     """A new model of the Llama family, with random weights and the vocabulary of the dataset's tokenizer."""
 
@@ -143,6 +187,9 @@ class ModelConfig(Config):
 
     max_context: Annotated[int, gt(0)] | None = None
     """Longest context in tokens; none takes the model's own."""
+
+    rope_scaling: type[RopeScaling] | None = None
+    """How to stretch positions beyond the context trained on; none keeps the model's own way."""
 
 
 # --- optimizers and schedules -----------------------------------------------------------------------

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lovecraft.checkpoint import load_model
+from lovecraft.config.schema import ModelConfig
 from lovecraft.device import resolve_device, resolve_dtype
 from lovecraft.engine.request import Finish, Read, Request, Steps
 from lovecraft.engine.sampling import INVALID, sample
@@ -37,22 +38,26 @@ class Slot:
         return self.cache.capacity
 
 
-def load(path: Path, *, device: str, dtype: str, max_context: int | None) -> tuple[Llama, Slot]:
-    """Load a model directory for inference, with a slot for its whole context or for `max_context` tokens.
+def load(
+    path: Path, *, device: str, dtype: str, max_context: int | None, model: ModelConfig | None = None
+) -> tuple[Llama, Slot]:
+    """Load a model directory for inference, as the options of `model` change it.
 
+    The slot is for its whole context or for `max_context` tokens.
     Raises ModelError when it cannot be loaded, and ConfigError when it was not made for such a context.
     """
-    own = read_architecture(path).max_position_embeddings
+    architecture = read_architecture(path, model)
+    own = architecture.context
     if max_context is not None and max_context > own:
         raise ConfigError(f"max_context is {max_context}, but the context of {path} is {own} tokens", hint="lower it")
     where = resolve_device(device)
     try:
         kind = resolve_dtype(dtype, where)
-        model = for_inference(load_model(path, dtype=kind, device=where))
-        cache = KVCache(model.architecture, 1, max_context or own, kind, where)
+        network = for_inference(load_model(path, dtype=kind, device=where, architecture=architecture))
+        cache = KVCache(architecture, 1, max_context or own, kind, where)
     except torch.OutOfMemoryError as error:
         raise ModelError(f"{path} does not fit in memory: {error}", hint="give a smaller --max-context") from None
-    return model, Slot(cache)
+    return network, Slot(cache)
 
 
 def generate(model: Llama, slot: Slot, request: Request, *, vocabulary: int | None = None) -> Steps:
@@ -94,6 +99,8 @@ def rolled(ids: Sequence[int], prompt: int, context: int) -> list[int]:
 def _read(model: Llama, slot: Slot, ids: Sequence[int]) -> Generator[Read | None, None, Tensor]:
     """Bring the slot to hold exactly `ids`, chunk by chunk; return the hidden state of the last one (1, D)."""
     shared = _shared(slot.ids, ids[:-1])  # the last one is always read again: its hidden state is wanted
+    if model.rope.follows_length:
+        shared, slot.cache.reach = 0, len(ids)
     slot.whole = cached = min(shared, slot.whole) // PREFILL_CHUNK * PREFILL_CHUNK
     slot.cache.truncate(cached)
     del slot.ids[cached:]

@@ -3,7 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING
 
-from lovecraft.models.architecture import Architecture, read_architecture
+from lovecraft.models.architecture import FAMILIES, Architecture, read_architecture
 
 if TYPE_CHECKING:
     import torch
@@ -12,19 +12,14 @@ if TYPE_CHECKING:
 
 __all__ = ["FAMILIES", "Architecture", "build", "read_architecture"]
 
-FAMILIES = {
-    "llama": "lovecraft.models.llama:Llama",
-    "mistral": "lovecraft.models.mistral:Mistral",
-}
-
 
 def build(architecture: Architecture, dtype: "torch.dtype", device: "torch.device") -> "Llama":
     """Return a network with PyTorch's initial weights, or on the meta device with none."""
     import torch
 
-    module, name = FAMILIES[architecture.model_type].split(":")
+    module = importlib.import_module(f"lovecraft.models.{architecture.model_type}")
     with torch.device(device):
-        model = getattr(importlib.import_module(module), name)(architecture)
+        model = getattr(module, FAMILIES[architecture.model_type].network)(architecture)
     if device.type != "meta":
         torch.nn.init.normal_(model.model.embed_tokens.weight)
     return model.to(dtype)

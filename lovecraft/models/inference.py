@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lovecraft.models.llama import MLP, Attention, DecoderLayer, Llama
-from lovecraft.models.rope import Rope, rotate
+from lovecraft.models.rope import Rope
 
 
 @torch.no_grad()
@@ -59,13 +59,14 @@ class FusedAttention(Attention):
         self.keys = attention.k_proj.out_features // self.head_dim  # Hkv
         self.qkv_proj = _fuse(attention.q_proj, attention.k_proj, attention.v_proj)
         self.o_proj = _fuse(attention.o_proj)
+        del attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj
+        self.plain = attention  # what its family does between the projections
 
     def project(self, x: Tensor, rope: Rope) -> tuple[Tensor, Tensor, Tensor]:
         """Return rotated queries, rotated keys, and values of x (B, T, D), as the plain attention does."""
         qkv = self.qkv_proj(x).view(*x.shape[:2], -1, self.head_dim)  # (B, T, H + 2 Hkv, Dh)
-        qk, v = qkv.split((self.queries + self.keys, self.keys), dim=2)
-        q, k = rotate(qk, *rope).split((self.queries, self.keys), dim=2)
-        return q, k, v
+        q, k, v = qkv.split((self.queries, self.keys, self.keys), dim=2)
+        return *self.plain.turn(q, k, rope), v
 
 
 class FusedMLP(MLP):

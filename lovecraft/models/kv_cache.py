@@ -18,6 +18,7 @@ class KVCache:
         self.layers = [tuple(layer) for layer in self.store]  # keys and values, each (B, Hkv, S, Dh)
         self.capacity = capacity
         self.length = 0
+        self.reach = 0  # length of the text whose chunks are being read, on which dynamic RoPE depends; 0 is unknown
 
     def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Write one layer's newest keys and values (B, Hkv, T, Dh) after `length`; return views of all so far.

@@ -29,15 +29,21 @@ def call(index: int, block: Block, h: Tensor) -> Tensor:
 class Llama(nn.Module):
     """A Llama language model."""
 
-    window: int | None = None  # how many tokens a token sees, itself included; None is all
-
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
         self.architecture = architecture
-        self.model = Decoder(architecture)
+        self.model = Decoder(architecture, self.attention)
         untied = not architecture.tie_word_embeddings
         self.lm_head = nn.Linear(architecture.hidden_size, architecture.vocab_size, bias=False) if untied else None
         self.rope = RopeTables(architecture)
+
+    def attention(self) -> "Attention":
+        """Make the attention of one layer."""
+        return Attention(self.architecture)
+
+    def windows(self) -> list[int | None]:
+        """Return for each layer how many tokens a token sees, itself included; None is all."""
+        return [None] * self.architecture.num_hidden_layers
 
     @property
     def head(self) -> Tensor:
@@ -61,11 +67,13 @@ class Llama(nn.Module):
         assert lengths is None or (cache is None and input_ids.shape == (1, sum(lengths))), (input_ids.shape, lengths)
         tokens, past = input_ids.shape[1], 0 if cache is None else cache.length
         h = self.model.embed_tokens(input_ids)
-        rope = self.rope.at(past, past + tokens, h) if lengths is None else self.rope.restarting(lengths, h)
-        spans = document_spans(lengths or [tokens], past, self.window, h)
+        reach = past + tokens if cache is None else max(cache.reach, past + tokens)
+        rope = self.rope.at(past, past + tokens, h, reach) if lengths is None else self.rope.restarting(lengths, h)
+        windows = self.windows()
+        spans = {window: document_spans(lengths or [tokens], past, window, h) for window in set(windows)}
         for index, layer in enumerate(self.model.layers):
             append = None if cache is None else partial(cache.append, index)
-            h = run_block(index, partial(layer, rope=rope, spans=spans, append=append), h)
+            h = run_block(index, partial(layer, rope=rope, spans=spans[windows[index]], append=append), h)
         if cache is not None:
             cache.length += tokens
         return self.model.norm(h)
@@ -82,12 +90,12 @@ class Llama(nn.Module):
 class Decoder(nn.Module):
     """Embedding, blocks and final norm."""
 
-    def __init__(self, arch: Architecture) -> None:
+    def __init__(self, arch: Architecture, attention: Callable[[], "Attention"]) -> None:
         super().__init__()
         # Without nn.Embedding's initialisation, which on the meta device spends most of a second on imports.
         table = torch.empty(arch.vocab_size, arch.hidden_size)
         self.embed_tokens = nn.Embedding.from_pretrained(table, freeze=False)
-        self.layers = nn.ModuleList(DecoderLayer(arch) for _ in range(arch.num_hidden_layers))
+        self.layers = nn.ModuleList(DecoderLayer(arch, attention()) for _ in range(arch.num_hidden_layers))
         self.norm = RMSNorm(arch.hidden_size, arch.rms_norm_eps)
 
 
@@ -97,10 +105,10 @@ Append = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 class DecoderLayer(nn.Module):
     """One block: attention, then the MLP, each on a normalised copy and added back."""
 
-    def __init__(self, arch: Architecture) -> None:
+    def __init__(self, arch: Architecture, attention: "Attention") -> None:
         super().__init__()
         self.input_layernorm = RMSNorm(arch.hidden_size, arch.rms_norm_eps)
-        self.self_attn = Attention(arch)
+        self.self_attn = attention
         self.post_attention_layernorm = RMSNorm(arch.hidden_size, arch.rms_norm_eps)
         self.mlp = MLP(arch)
 
@@ -133,7 +141,11 @@ class Attention(nn.Module):
         """Return rotated queries (B, T, H, Dh), rotated keys and values (B, T, Hkv, Dh) of x (B, T, D)."""
         by_head = (*x.shape[:2], -1, self.head_dim)  # (B, T, H * Dh) -> (B, T, H, Dh)
         q, k, v = self.q_proj(x).view(by_head), self.k_proj(x).view(by_head), self.v_proj(x).view(by_head)
-        return rotate(q, *rope), rotate(k, *rope), v
+        return *self.turn(q, k, rope), v
+
+    def turn(self, q: Tensor, k: Tensor, rope: Rope) -> tuple[Tensor, Tensor]:
+        """Return queries (B, T, H, Dh) and keys (B, T, Hkv, Dh) rotated to their positions."""
+        return rotate(q, *rope), rotate(k, *rope)
 
 
 class MLP(nn.Module):

@@ -7,7 +7,7 @@ from typing import Literal
 
 import attrs
 
-from lovecraft.config.schema import ServeConfig
+from lovecraft.config.schema import ModelConfig, ServeConfig
 from lovecraft.engine.engine import Engine
 from lovecraft.engine.request import Policy
 from lovecraft.errors import RequestError
@@ -22,12 +22,14 @@ class Served:
     engine: Engine
 
 
-def load(path: Path, config: ServeConfig) -> Served:
-    """Load a model directory and start its engine."""
+def load(path: Path, config: ServeConfig, asked: ModelConfig | None = None) -> Served:
+    """Load a model directory, as the options `asked` for change it, and start its engine."""
     from lovecraft.engine import generate
 
     tokenizer = load_tokenizer(path)
-    model, slot = generate.load(path, device=config.device, dtype=config.dtype, max_context=config.max_context)
+    model, slot = generate.load(
+        path, device=config.device, dtype=config.dtype, max_context=config.max_context, model=asked
+    )
     steps = functools.partial(generate.generate, model, slot, vocabulary=tokenizer.vocab_size)
     return Served(tokenizer, Engine(steps, context=slot.context, max_queue=config.max_queue))
 

@@ -17,6 +17,7 @@ from lovecraft.config.resolve import resolve
 from lovecraft.config.schema import Save, TrainConfig
 from lovecraft.data.build import Built
 from lovecraft.errors import ModelError
+from lovecraft.models.architecture import config_of
 from lovecraft.models.llama import Llama
 from lovecraft.runs import Run
 from lovecraft.tokenizer import Tokenizer
@@ -182,7 +183,7 @@ def _save(t: Training, metrics: Metrics, save: Save) -> None:
         progress=progress,
         like=Path(t.config.model.path),
         tokenizer=t.tokenizer.path,
-        context=t.config.model.max_context,
+        config=config_of(Path(t.config.model.path), resolve(t.config.model)),
     )
     state.prune(t.run.directory, keep=save.keep, best=t.progress.best_step if save.best else None)
 

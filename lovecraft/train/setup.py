@@ -54,7 +54,7 @@ def prepare(config: TrainConfig, run: Run, built: Built, tokenizer: Tokenizer) -
     begun = None if found.directory is None else state.read_dtype(found.directory)
     device, dtype, arch, chosen = check(config, tokenizer, begun)
     exact = found.directory is not None and state.has_optimizer(found.directory)
-    model, masters = _load(config, source, dtype, device, with_masters=not exact)
+    model, masters = _load(config, source, arch, dtype, device, with_masters=not exact)
     parameters: dict[str, Tensor] = dict(model.named_parameters())
     if found.directory is not None and exact:
         optimizer = state.read_optimizer(found.directory, device)
@@ -93,7 +93,7 @@ def check(
     """
     device = resolve_device(config.device)
     dtype = begun or training_dtype(config, device)
-    arch = read_architecture(Path(config.model.path))
+    arch = read_architecture(Path(config.model.path), resolve(config.model))
     check_fit(config, arch, tokenizer)
     return device, dtype, arch, memory.choose(config, arch, dtype, device)
 
@@ -110,7 +110,7 @@ def training_dtype(config: TrainConfig, device: torch.device) -> torch.dtype:
 
 def check_fit(config: TrainConfig, arch: Architecture, tokenizer: Tokenizer) -> None:
     """Raise ConfigError where blocks and tokens do not fit the model."""
-    context = config.model.max_context or arch.max_position_embeddings
+    context = config.model.max_context or arch.context
     if config.dataset.block_size > context:
         raise ConfigError(
             f"dataset.block_size is {config.dataset.block_size}, but the model's context is {context}",
@@ -124,13 +124,19 @@ def check_fit(config: TrainConfig, arch: Architecture, tokenizer: Tokenizer) -> 
 
 
 def _load(
-    config: TrainConfig, source: Path, dtype: torch.dtype, device: torch.device, *, with_masters: bool
+    config: TrainConfig,
+    source: Path,
+    arch: Architecture,
+    dtype: torch.dtype,
+    device: torch.device,
+    *,
+    with_masters: bool,
 ) -> tuple[Llama, dict[str, Tensor]]:
     """Return the model in `dtype`, and float32 masters of its weights if they are to be made here."""
     narrow = dtype != torch.float32 and config.optimizer.rounding == "master"
     if not (narrow and with_masters):
-        return load_model(source, dtype=dtype, device=device), {}
-    model = load_model(source, dtype=torch.float32, device=device)
+        return load_model(source, dtype=dtype, device=device, architecture=arch), {}
+    model = load_model(source, dtype=torch.float32, device=device, architecture=arch)
     masters = {name: parameter.detach() for name, parameter in model.named_parameters()}
     return model.to(dtype), masters
 

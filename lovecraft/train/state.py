@@ -13,6 +13,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import attrs
 import torch
@@ -68,12 +69,12 @@ def save(
     progress: Progress,
     like: Path,
     tokenizer: Path,
-    context: int | None = None,
+    config: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write the checkpoint of `progress.step` beside the others and return it.
 
-    The config files are those of the model directory `like`, the tokenizer's those of the directory `tokenizer`;
-    `context` is the longest that the model has learned, if that is longer than it came with.
+    The config files are those of the model directory `like`, the tokenizer's those of the directory `tokenizer`; what
+    stands in config.json is `config`, where it is given.
 
     Raises OSError or SafetensorError when it cannot be written; nothing is left behind then, and no other checkpoint
     is touched.
@@ -81,7 +82,7 @@ def save(
     final = run / "checkpoints" / f"step-{progress.step:08d}"
     with new_directory(final) as directory:
         dtype = next(model.parameters()).dtype
-        save_model(directory, model, like=like, dtype=dtype, tokenizer=tokenizer, context=context)
+        save_model(directory, model, like=like, dtype=dtype, tokenizer=tokenizer, config=config)
         trainer = directory / TRAINER
         trainer.mkdir()
         (trainer / PROGRESS).write_text(json.dumps(attrs.asdict(progress), indent=2) + "\n", encoding="utf-8")

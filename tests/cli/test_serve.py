@@ -30,7 +30,7 @@ def make_run(workspace: Path, number: str, *steps: int) -> Path:
 
 def test_model_directory_is_served_under_its_name(workspace: Path) -> None:
     model = tiny_model_dir(workspace / "models/tiny")
-    assert find_served(str(model), "latest") == (model, "tiny", ServeConfig)
+    assert find_served(str(model), "latest") == (model, "tiny", ServeConfig, None)
 
 
 def test_run_is_served_by_its_latest_checkpoint_or_a_given_one(workspace: Path) -> None:

@@ -4,29 +4,36 @@ import sys
 
 import pytest
 import torch
-from transformers import AutoConfig, LlamaConfig, MistralConfig
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM
 
 from lovecraft.errors import ModelError
 from lovecraft.models import FAMILIES, architecture, build, read_architecture
-from lovecraft.models.architecture import CLASSES, parse_architecture
-from tests.tiny import ARCHITECTURES, CONFIG, LLAMA3_ROPE, tiny_model_dir
+from lovecraft.models.architecture import parse_architecture
+from tests.tiny import LLAMA3_ROPE, tiny_config, tiny_model_dir
 
 
 def config(family="llama", **changes):
-    return {"model_type": family, "architectures": [ARCHITECTURES[family]], **CONFIG, **changes}
+    return tiny_config(family, **changes)
 
 
 def test_every_family_has_a_class_of_transformers_and_one_of_ours():
-    assert FAMILIES.keys() == CLASSES.keys()
-    for family in FAMILIES:
-        assert (
-            type(build(parse_architecture(config(family), ""), torch.float32, torch.device("meta"))).__name__
-            in (CLASSES[family])
-        )
+    for name, family in FAMILIES.items():
+        network = build(parse_architecture(config(name), ""), torch.float32, torch.device("meta"))
+        assert AutoModelForCausalLM._model_mapping[CONFIG_MAPPING[name]].__name__ == f"{family.network}ForCausalLM"
+        assert type(network).__name__ == family.network
 
 
 @pytest.mark.parametrize(
-    "scaling", [None, {"type": "linear", "factor": 2.0}, {"rope_type": "linear", "factor": 2.0}, LLAMA3_ROPE]
+    "scaling",
+    [
+        None,
+        {"type": "linear", "factor": 2.0},
+        {"rope_type": "linear", "factor": 2.0},
+        {"rope_type": "dynamic", "factor": 2.0},
+        LLAMA3_ROPE,
+        {"type": "yarn", "factor": 4.0},
+        {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 128, "beta_fast": 16.0},
+    ],
 )
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_spellings_of_transformers_4_and_5_read_the_same(tmp_path, family, scaling):
@@ -38,21 +45,49 @@ def test_the_spellings_of_transformers_4_and_5_read_the_same(tmp_path, family, s
     assert read_architecture(tmp_path / "five") == read_architecture(tmp_path / "four")
 
 
-@pytest.mark.parametrize(("family", "theirs"), [("llama", LlamaConfig), ("mistral", MistralConfig)])
-def test_what_a_config_leaves_out_is_what_transformers_takes(family, theirs):
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_a_config_leaves_out_is_what_transformers_takes(family):
     silent = ("num_key_value_heads", "head_dim", "rope_theta", "tie_word_embeddings", "attention_bias", "mlp_bias")
-    given = {key: value for key, value in config(family, num_attention_heads=16).items() if key not in silent}
-    got, wanted = parse_architecture(given, ""), theirs(**given)
-    for name in ("num_key_value_heads", "head_dim", "tie_word_embeddings"):
+    silent += ("sliding_window", "use_sliding_window")
+    given = {key: value for key, value in config(family, num_attention_heads=32).items() if key not in silent}
+    got, wanted = parse_architecture(given, ""), CONFIG_MAPPING[family](**given)
+    for name in ("num_key_value_heads", "tie_word_embeddings"):
         assert getattr(got, name) == getattr(wanted, name)
+    assert got.head_dim == getattr(wanted, "head_dim", 2)
     assert got.rope_parameters.rope_theta == wanted.rope_parameters["rope_theta"]
     assert got.sliding_window == getattr(wanted, "sliding_window", None)
 
 
-def test_a_window_is_of_mistral_alone_and_null_switches_it_off():
+def test_a_window_is_where_transformers_has_one():
     assert parse_architecture(config("mistral", sliding_window=8), "").sliding_window == 8
     assert parse_architecture(config("mistral", sliding_window=None), "").sliding_window is None
     assert parse_architecture(config("llama", sliding_window=8), "").sliding_window is None
+    on = {"use_sliding_window": True, "sliding_window": 8}
+    for family in ("qwen2", "qwen3"):
+        assert parse_architecture(config(family, sliding_window=8), "").sliding_window is None
+        assert parse_architecture(config(family, **on), "").sliding_window is None  # it begins at layer 28
+        found = parse_architecture(config(family, **on, max_window_layers=1), "")
+        assert (found.sliding_window, found.max_window_layers) == (8, 1)
+        kinds = ["full_attention", "sliding_attention"]
+        assert parse_architecture(config(family, **on, max_window_layers=1, layer_types=kinds), "") == found
+        with pytest.raises(ModelError, match="layer_types"):
+            parse_architecture(config(family, **on, max_window_layers=1, layer_types=kinds[::-1]), "")
+
+
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [
+        ("mistral", {"attention_bias": True}),
+        ("mistral", {"use_sliding_window": False}),
+        ("qwen2", {"attention_bias": False}),
+        ("qwen2", {"mlp_bias": True}),
+        ("qwen3", {"mlp_bias": True}),
+        ("llama", {"use_sliding_window": True}),
+    ],
+)
+def test_what_a_family_does_not_have_is_refused(family, changes):
+    with pytest.raises(ModelError, match=next(iter(changes))):
+        parse_architecture(config(family, **changes), "")
 
 
 @pytest.mark.parametrize(
@@ -60,7 +95,12 @@ def test_a_window_is_of_mistral_alone_and_null_switches_it_off():
     [
         ({"model_type": "gpt2"}, "'gpt2'"),
         ({"architectures": ["LlamaForSequenceClassification"]}, "LlamaForSequenceClassification"),
-        ({"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}, "'yarn'"),
+        ({"rope_scaling": {"rope_type": "longrope", "factor": 2.0}}, "'longrope'"),
+        ({"rope_scaling": {"rope_type": "dynamic", "factor": 2.0, "alpha": 1000.0}}, "alpha"),
+        ({"rope_scaling": {"rope_type": "yarn"}}, "factor is missing"),
+        ({"rope_scaling": {"rope_type": "yarn", "factor": 2.0, "truncate": "no"}}, "truncate is 'no'"),
+        ({"final_logit_softcapping": 30.0}, "final_logit_softcapping"),
+        ({"num_local_experts": 8}, "num_local_experts"),
         ({"rope_scaling": {"rope_type": "linear"}}, "factor is missing"),
         ({"rope_scaling": {"rope_type": "default", "partial_rotary_factor": 0.5}}, "partial_rotary_factor"),
         ({"rope_scaling": {**LLAMA3_ROPE, "low_freq_factor": 4.0}}, "high_freq_factor"),

@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 
 from lovecraft.models.architecture import kv_bytes_per_token
 from lovecraft.models.kv_cache import KVCache
+from tests.models.rows import ROWS
 
 TOKENS = 60
-MODELS = [("llama", {}), ("mistral", {"sliding_window": 16})]
+MODELS = [ROWS[name] for name in ("llama 3", "mistral 0.1", "qwen 2 with windows", "qwen 3")]
 
 
 def new_cache(model, rows=2, capacity=TOKENS, dtype=torch.float32):

@@ -3,53 +3,10 @@ import torch
 import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
-from lovecraft.models import architecture
 from lovecraft.models.kv_cache import KVCache
-from tests.tiny import LLAMA3_ROPE
+from tests.models.rows import ROWS, WINDOW
 
-CASES = {
-    "grouped heads, own output head": {},
-    "as many key as query heads": {"num_key_value_heads": 4},
-    "one key head, heads wider than the hidden size": {"num_key_value_heads": 1, "head_dim": 32},
-    "tied head": {"tie_word_embeddings": True},
-    "biases": {"attention_bias": True, "mlp_bias": True},
-    "linear rope": {"rope_scaling": {"type": "linear", "factor": 4.0}},
-    "llama3 rope": {"rope_theta": 500000.0, "rope_scaling": LLAMA3_ROPE},
-}
-
-
-@pytest.mark.parametrize("changes", CASES.values(), ids=CASES.keys())
-def test_logits_equal_those_of_transformers(pair, ids, changes):
-    ours, theirs = pair("llama", **changes)
-    rows = ids(2, 200)
-    with torch.no_grad():
-        got, wanted = ours(rows), theirs(rows).logits
-    assert got.dtype == torch.float32
-    assert (got - wanted).abs().max() <= 5e-5  # of logits up to 8; both round differently
-    assert wanted.std() > 1
-
-
-@pytest.mark.parametrize("tied", [False, True])
-def test_gradients_equal_those_of_transformers(pair, ids, tied):
-    ours, theirs = pair("llama", tie_word_embeddings=tied)
-    rows = ids(2, 50)
-    F.cross_entropy(ours(rows)[:, :-1].flatten(0, 1), rows[:, 1:].flatten()).backward()
-    theirs(rows, labels=rows).loss.backward()
-    wanted = dict(theirs.named_parameters())
-    assert dict(ours.named_parameters()).keys() == wanted.keys()
-    for name, parameter in ours.named_parameters():
-        error = (parameter.grad - wanted[name].grad).norm() / wanted[name].grad.norm()
-        assert error < 1e-5, name
-
-
-@pytest.mark.parametrize("family", ["llama", "mistral"])
-def test_bfloat16_strays_no_further_from_float32_than_transformers_does(pair, ids, family):
-    ours, theirs = pair(family, torch.bfloat16)
-    rows = ids(4, 128)
-    with torch.no_grad():
-        got, peer = ours(rows), theirs(rows).logits.float()
-        truth = theirs.float()(rows).logits
-    assert (got - truth).square().mean().sqrt() <= 1.2 * (peer - truth).square().mean().sqrt()
+row = pytest.mark.parametrize(("family", "changes"), ROWS.values(), ids=ROWS.keys())
 
 
 def test_run_block_runs_every_block_once_and_in_order(ours, ids):
@@ -91,18 +48,9 @@ def test_a_model_used_in_inference_mode_can_still_be_trained(ours, ids):
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
-def test_one_forward_counts_the_parameters_it_says(ours):
-    for changes in CASES.values():
-        model = ours(**changes)
-        assert architecture.parameter_count(model.architecture) == sum(p.numel() for p in model.parameters())
-
-
 # --- documents that share a row -----------------------------------------------------------------------
 
 LENGTHS = [40, 1, 23, 17, 40]
-WINDOW = 16  # shorter than most of the documents
-FAMILIES = [*(("llama", changes) for changes in CASES.values()), ("mistral", {"sliding_window": WINDOW})]
-NAMES = [*CASES, "window"]
 
 
 def packed(model, row, lengths=LENGTHS):
@@ -119,24 +67,19 @@ def loss(logits, row):
     return F.cross_entropy(logits, labels, reduction="sum")
 
 
-@pytest.mark.parametrize(("family", "changes"), FAMILIES, ids=NAMES)
+@row
 def test_each_document_of_a_row_has_the_logits_that_it_has_alone(ours, ids, family, changes):
     model, row = ours(family, **changes), ids(1, sum(LENGTHS))
     with torch.no_grad():
         assert (packed(model, row) - separate(model, row)).abs().max() <= 1e-5
 
 
-@pytest.mark.parametrize(("family", "changes"), FAMILIES, ids=NAMES)
+@row
 def test_logits_of_packed_documents_equal_those_of_transformers(pair, ids, family, changes):
     ours, theirs = pair(family, **changes)
     row = ids(1, sum(LENGTHS))
-    document = torch.arange(len(LENGTHS)).repeat_interleave(torch.tensor(LENGTHS))
-    age = torch.arange(len(document))[:, None] - torch.arange(len(document))
-    window = changes.get("sliding_window", len(document))
-    mask = (document[:, None] == document) & (age >= 0) & (age < window)
-    positions = torch.cat([torch.arange(tokens) for tokens in LENGTHS])
     with torch.no_grad():
-        wanted = theirs(row, attention_mask=mask[None, None], position_ids=positions[None]).logits[0]
+        wanted = torch.cat([theirs(document).logits[0] for document in row.split(LENGTHS, dim=1)])
         assert (packed(ours, row) - wanted).abs().max() <= 5e-5
         assert (ours(row)[0] - wanted).abs().max() > 1  # as one text they are another
 
@@ -157,7 +100,7 @@ def test_another_document_changes_no_bit_of_those_beside_it(pair, ids, family, c
             begin += tokens
 
 
-@pytest.mark.parametrize(("family", "changes"), FAMILIES, ids=NAMES)
+@row
 def test_gradients_of_packed_documents_are_the_sum_of_their_own(ours, ids, family, changes):
     model, row = ours(family, **changes), ids(1, sum(LENGTHS))
     found = torch.autograd.grad(loss(packed(model, row), row), list(model.parameters()))
