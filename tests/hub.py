@@ -14,6 +14,7 @@ import hashlib
 import json
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -37,6 +38,8 @@ class Hub:
     """`org/name` of a model, `datasets/org/name` of a dataset → its files; change it, and that is a new commit."""
     refused: dict[str, tuple[int, str]] = attrs.field(factory=dict)
     """Repository → the status and the hub's error code that answer for its files: `(403, "GatedRepo")`."""
+    stalled: dict[str, int] = attrs.field(factory=dict)
+    """File → how many of its bytes are sent before nothing more comes."""
     requests: list[str] = attrs.field(factory=list)
     """Every request so far: `GET /api/datasets/org/name`."""
     url: str = ""
@@ -119,7 +122,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self._refuse(*self.hub.refused[repository])
             elif (files := self._files(repository, revision)) is not None:
                 if file in files:
-                    self._send(files[file], ETag=f'"{_oid(files[file])}"', **{"X-Repo-Commit": self._commit})
+                    head = {"ETag": f'"{_oid(files[file])}"', "X-Repo-Commit": self._commit}
+                    self._send(files[file], stalled=self.hub.stalled.get(file), **head)
                 else:
                     self._refuse(404, "EntryNotFound", **{"X-Repo-Commit": self._commit})
         else:
@@ -152,7 +156,7 @@ class _Handler(BaseHTTPRequestHandler):
         below = [row for row in rows if row["path"].startswith(top)]
         return [row for row in below if every or "/" not in row["path"].removeprefix(top)]
 
-    def _send(self, data: bytes, status: int = 200, **headers: str) -> None:
+    def _send(self, data: bytes, status: int = 200, stalled: int | None = None, **headers: str) -> None:
         first, last = 0, len(data) - 1
         if status == 200 and (given := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers["Range"] or "")):
             first, last = int(given[1]), min(int(given[2] or last), last)
@@ -162,7 +166,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(data[first : last + 1])
+            self.wfile.write(data[first : last + 1][:stalled])
+            if stalled is not None:
+                self.wfile.flush()
+                time.sleep(60)  # until whoever waits is killed
 
     def _refuse(self, status: int, code: str, **headers: str) -> None:
         self._send(b"", status, **{"X-Error-Code": code, "X-Error-Message": code} | headers)

@@ -38,6 +38,7 @@ MAY_IMPORT = {
     "runs": "errors files config",
     "device": "errors config",
     "ranks": "errors",
+    "hub": "errors",
     "tokenizer": "errors files ranks",
     "chat_template": "errors",
     "models": "errors config",
