@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable
 
 RESERVED = {
     *("blocks", "check", "checkpoint", "diff", "dry_run", "find", "help", "histogram", "json", "new", "python"),
-    *("split", "stats", "tflops", "why"),
+    *("split", "stats", "step", "tflops", "why"),
 }
 """The flags of the commands that take a config's options; a test holds that these are all."""
 

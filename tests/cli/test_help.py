@@ -102,7 +102,7 @@ def test_options_are_described_by_path_type_value_origin_and_sentence(workspace:
     assert found["dataset.block_size"] == Described(
         "dataset.block_size", "int", "32", "projects/texts/default.py:9", "Tokens in one block."
     )
-    assert (found["model.path"].type, found["model.path"].value) == ("path", "//models/tiny")
+    assert (found["model.path"].type, found["model.path"].value) == ("path or none", "//models/tiny")
     assert (found["optimizer"].type, found["optimizer"].value) == ("AdamW, Adafactor, SGD, or a config", "AdamW")
     assert found["save"].type == "Save, none, or a config"
     assert found["dataset"].type == "DatasetConfig, or a config"

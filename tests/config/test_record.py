@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lovecraft import (
+    BPE,
     SGD,
     WSD,
     Adafactor,
@@ -33,7 +34,7 @@ from lovecraft import (
 from lovecraft.config import base, record, values
 from lovecraft.config.diff import entries
 from lovecraft.config.load import load
-from lovecraft.config.resolve import choices, rows
+from lovecraft.config.resolve import choices, fingerprint_values, rows
 from lovecraft.errors import ConfigError
 
 IGNORED = {"corpus": "0" * 64}
@@ -376,9 +377,10 @@ def test_a_value_derived_or_written_is_the_same_config(tiny: Any, workspace: Pat
 
 def test_the_fingerprint_is_the_hash_of_the_values_as_canonical_json() -> None:
     """Whoever changes this breaks the resume of every run there is."""
-    cls = override(ModelConfig, {"path": Path("/w/models/a")})
-    counted = json.dumps({"dtype": "auto", "max_context": None, "path": "//models/a"}, separators=(",", ":"))
-    assert record.fingerprint(cls, Path("/w")) == hashlib.sha256(counted.encode()).hexdigest()[:16]
+    cls = override(BPE, {"vocab_size": 300})
+    assert record.fingerprint(cls, None) == hashlib.sha256(b'{"min_frequency":2,"vocab_size":300}').hexdigest()[:16]
+    model = override(ModelConfig, {"path": Path("/w/models/a")})
+    assert fingerprint_values(model, Path("/w"))["path"] == "//models/a"
 
 
 # --- files ------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """From a class to its instance tree and its rows: values, origins, comments, defaults, and all problems at once."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -412,22 +413,20 @@ def test_a_missing_option_of_a_library_section_names_the_line_that_chose_it(defi
     cls = define(
         """
         import workspace
-        from lovecraft import DatasetConfig, ModelConfig
+        from lovecraft import DatasetConfig
 
-        class Model(ModelConfig):
-            dtype = "float32"
+        class Texts(DatasetConfig):
+            stride = 1
 
         class Train(workspace.Train):
             dataset = DatasetConfig
-            model = Model
         """
     )
-    missing = [
-        "projects/p/c.py:8: dataset.source: required; set it in a subclass of DatasetConfig",
-        "projects/p/c.py:4: model.path: required; set it in Model",
-    ]
+    missing = ["projects/p/c.py:8: dataset.source: required; set it in a subclass of DatasetConfig"]
     assert problems(cls) == missing
     assert problems(override(cls, {"dataset.block_size": 9})) == missing
+    theirs = override(cls, {"dataset": sys.modules[cls.__module__].Texts})
+    assert problems(theirs) == ["projects/p/c.py:4: dataset.source: required; set it in Texts"]
 
 
 def test_the_library_alone_says_what_it_requires() -> None:
