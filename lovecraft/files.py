@@ -1,6 +1,7 @@
 """Files that are either whole or absent: atomic writes, directories that appear at once, content hashes."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import logging
@@ -19,19 +20,29 @@ SETTLED = 2_000_000_000  # ns; a file changed later than this may change again w
 
 def write_atomic(path: Path, text: str) -> None:
     """Write `text` to `path` so that a reader sees the old content or the new, never half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    with new_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def new_file(final: Path) -> Iterator[Path]:
+    """Yield an empty file beside `final`; on success it is synced to disk and takes the place of `final`.
+
+    On any error, an interrupt included, it is removed and `final` is untouched.
+    """
+    final.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=final.parent, prefix=f".{final.name}.")
+    os.close(handle)
+    temporary = Path(name)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as out:
-            out.write(text)
-            out.flush()
-            os.fsync(out.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
+        yield temporary
+        temporary.chmod(0o644)
+        _sync_file(temporary)
+        os.replace(temporary, final)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
-    _sync_directory(path.parent)
+    _sync_directory(final.parent)
 
 
 @contextlib.contextmanager
@@ -144,6 +155,27 @@ def content_hash(path: Path, cache: Path | None = None) -> str:
     return hashlib.sha256("".join(f"{name}\0{digest}\n" for name, digest in hashes.items()).encode()).hexdigest()
 
 
+def files_below(directory: Path) -> dict[str, Path]:
+    """Return the files in and below a directory by relative name, sorted, hidden ones left out. Links are followed.
+
+    Raises OSError for a directory that cannot be read, or that links reach twice; a link to nothing is among the files.
+    """
+    found, seen = {}, set()
+    for folder, folders, names in os.walk(directory, onerror=_raise, followlinks=True):
+        if (place := os.path.realpath(folder)) in seen:
+            raise OSError(errno.ELOOP, "this directory is reached twice, by links", folder)
+        seen.add(place)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for path in (Path(folder, name) for name in names if not name.startswith(".")):
+            if path.is_file() or path.is_symlink():  # no pipes and devices
+                found[path.relative_to(directory).as_posix()] = path
+    return dict(sorted(found.items()))
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
 def file_hashes(path: Path, cache: Path | None = None) -> dict[str, str]:
     """Return the SHA-256 of a file by its name, or of a directory's files by relative name, hidden ones left out.
 
@@ -153,8 +185,7 @@ def file_hashes(path: Path, cache: Path | None = None) -> dict[str, str]:
     known = _read_cache(cache)
     before = dict(known)
     if path.is_dir():
-        files = sorted(p for p in path.rglob("*") if p.is_file() and not _hidden(p, path))
-        hashes = {file.relative_to(path).as_posix(): _cached_hash(file, known) for file in files}
+        hashes = {name: _cached_hash(file, known) for name, file in files_below(path).items()}
     else:
         hashes = {path.name: _cached_hash(path, known)}
     if cache is not None and known != before:
@@ -183,10 +214,6 @@ def _read_cache(cache: Path | None) -> dict[str, list[Any]]:
         return dict(json.loads(cache.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return {}
-
-
-def _hidden(path: Path, top: Path) -> bool:
-    return any(part.startswith(".") for part in path.relative_to(top).parts)
 
 
 def _sync_file(path: Path) -> None:

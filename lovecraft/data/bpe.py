@@ -24,7 +24,7 @@ from lovecraft.files import locked, new_directory
 KEPT = "tokenizers"  # below the cache
 BOS, EOS = "<|begin_of_text|>", "<|end_of_text|>"
 PART = 100_000  # characters handed to the trainer at once; a word that is cut there is one of very many
-FORMAT = 1  # raise it when other files come of the same inputs
+FORMAT = 2  # raise it when other files come of the same inputs
 # Of a dataset's options, those that decide what the train texts are.
 MATTERS = (
     *("format", "sample_by", "text_field", "messages_field", "prompt_field", "response_field"),

@@ -32,7 +32,7 @@ from lovecraft.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
 INDEX_FILE = "index.json"
-FORMAT = 3  # raise it when the files or the rules of reading and cutting change
+FORMAT = 4  # raise it when the files or the rules of reading and cutting change
 CORPUS = "corpus/"  # begins the input that is the content of one file of the source
 # What makes other blocks; the order of drawing and the paths of the source and the tokenizer do not.
 MATTERS = (

@@ -10,7 +10,7 @@ import attrs
 from lovecraft.config.schema import DatasetConfig
 from lovecraft.data.archives import read_archive
 from lovecraft.errors import DataError
-from lovecraft.files import file_hashes
+from lovecraft.files import file_hashes, files_below
 
 ARCHIVES = (".tgz", ".tar.gz", ".zip")
 FORMATS = {".txt": "text", ".md": "text", ".jsonl": "jsonl", ".csv": "csv", ".parquet": "parquet"}
@@ -73,7 +73,7 @@ def content_hashes(source: Path | str, cache: Path) -> dict[str, str]:
 
         return {name: digest for file in cached_files(source) for name, digest in file_hashes(file, known).items()}
     except OSError as error:
-        raise DataError(f"the content of {source} cannot be hashed: {error}") from error
+        raise DataError(f"{error.filename or source} cannot be read: {error.strerror or error}") from error
 
 
 def corpus_hash(source: Path | str, cache: Path) -> str:
@@ -85,20 +85,21 @@ def corpus_hash(source: Path | str, cache: Path) -> str:
 def list_files(source: Path | str) -> list[File]:
     """Return the files of a source sorted by name, hidden ones left out; of a hub's dataset its splits.
 
-    Raises DataError when it is empty, an archive that is broken or unsafe, or a dataset that cannot be fetched.
+    Raises DataError when it is empty or cannot be read, an archive that is unsafe, or a dataset that cannot be fetched.
     """
     if isinstance(source, str):
         from lovecraft.data.hub import split_names
 
         return [File(name, source) for name in split_names(source)]
     if source.is_dir():
-        paths = (p for p in source.rglob("*") if p.is_file())
-        files = [File(p.relative_to(source).as_posix(), p) for p in paths]
+        try:
+            files = [File(name, path) for name, path in files_below(source).items()]
+        except OSError as error:
+            raise DataError(f"{error.filename} cannot be read: {error.strerror}") from error
     elif source.name.endswith(ARCHIVES):
-        files = [File(name, data) for name, data in read_archive(source).items()]
+        files = [File(name, data) for name, data in sorted(read_archive(source).items()) if not _hidden(name)]
     else:
-        return [File(source.name, source)]
-    files = sorted((f for f in files if not _hidden(f.name)), key=lambda file: file.name)
+        files = [File(source.name, source)]
     if not files:
         raise DataError(f"there are no files in {source}")
     return files

@@ -66,14 +66,19 @@ def assign(names: Sequence[str], readable: Sequence[str], dataset: DatasetConfig
     """Return split → the names that are its, in order; train is without what the others match.
 
     Patterns are matched against the whole name as `fnmatch` does, so that `*` also matches `/`. Where no pattern is
-    given, the source's own splits count if every name says one, or if it is a dataset of the hub; else all that is
-    `readable` is train.
+    given, the source's own splits count if train is one, and every name with an ending like theirs says one, or it is
+    a dataset of the hub; else all that is `readable` is train.
     """
     patterns = {split: getattr(dataset, split) for split in SPLITS}
     own = {name: _own_split(name) for name in readable}
-    own_counts = "train" in own.values() and (all(own.values()) or isinstance(dataset.source, str))
-    if own_counts and all(given is None for given in patterns.values()):
-        return {split: [name for name in readable if own[name] == split] for split in SPLITS}
+    if "train" in own.values() and all(given is None for given in patterns.values()):
+        endings = {PurePosixPath(name).suffix for name in readable if own[name]}
+        loose = [name for name in readable if not own[name] and PurePosixPath(name).suffix in endings]
+        if not loose or isinstance(dataset.source, str):
+            return {split: [name for name in readable if own[name] == split] for split in SPLITS}
+        if held := [name for name in readable if own[name] not in (None, "train")]:
+            hint = "set train, and validation or test"
+            raise DataError(f"{held[0]} says which split it is, but {some_of(loose)} does not", hint=hint)
     validation, test = (_matching(names, split, patterns[split] or ()) for split in ("validation", "test"))
     if both := sorted(validation & test):
         raise DataError(f"{both[0]} is in validation and in test", hint="change one of the two patterns")
@@ -90,14 +95,15 @@ def assign(names: Sequence[str], readable: Sequence[str], dataset: DatasetConfig
 def _own_split(name: str) -> str | None:
     """Return the split that a name says by a folder, or by the file up to its ending and number: `train-00001.csv`."""
     *folders, last = PurePosixPath(name).parts
-    words = [*folders, re.split(r"[.-]", last)[0]]
+    words = [*folders, re.split(r"[.-]|_\d", last)[0]]
     return next((OWN[word.lower()] for word in words if word.lower() in OWN), None)
 
 
 def _matching(names: Sequence[str], split: str, patterns: Sequence[str]) -> set[str]:
     matched: set[str] = set()
     for pattern in patterns:
-        found = {name for name in names if fnmatch.fnmatchcase(name, pattern)}
+        # A file's very name stands for that file, also with brackets.
+        found = {pattern} if pattern in names else {name for name in names if fnmatch.fnmatchcase(name, pattern)}
         if not found:
             near = difflib.get_close_matches(pattern, names, 1)
             hint = f"did you mean {near[0]!r}?" if near else f"the source holds {some_of(names)}"
@@ -123,6 +129,8 @@ def divide(codes: np.ndarray, digests: np.ndarray, dataset: DatasetConfig, name:
     `codes` (documents,) are the numbers in SPLITS by file, `digests` (documents, 2) uint64 those of the texts, `name`
     returns the name of a document by its number. Raises DataError when nothing would be left to train on.
     """
+    if not len(codes):
+        raise DataError(f"no conversation fits into {dataset.block_size} tokens", hint="raise block_size")
     splits = {split: np.flatnonzero(codes == number) for number, split in enumerate(SPLITS)}
     groups = group_copies(digests)
     if dataset.validation_fraction or dataset.validation_count:

@@ -15,7 +15,8 @@ from typing import Any
 import attrs
 
 from lovecraft.config.schema import DatasetConfig
-from lovecraft.data.chat import Conversation, conversation_of
+from lovecraft.data.chat import CORRECT, Conversation, conversation_of
+from lovecraft.data.options import has_conversations
 from lovecraft.data.sources import HUB, File
 from lovecraft.errors import DataError
 
@@ -59,6 +60,9 @@ def read_file(file: File, dataset: DatasetConfig, notes: Notes) -> Iterator[Text
     kind = file.format(dataset)
     if kind is None:
         raise DataError(f"{file.name}: its ending does not say how to read it", hint='set format, such as "text"')
+    if kind == "text" and has_conversations(dataset):
+        hint = "leave it out of the patterns, or set neither messages_field nor prompt_field"
+        raise DataError(f"{file.name} is a text: it has no fields of conversations", hint=hint)
     texts = _texts(file, dataset, notes) if kind == "text" else _rows(kind, file, dataset, notes)
     found = empty = 0
     for text in texts:
@@ -145,8 +149,8 @@ def _rows(kind: str, file: File, dataset: DatasetConfig, notes: Notes) -> Iterat
     for number, row in _numbered(kind, file, dataset, notes):
         name = name_of(file.name, number, 0)
         if not isinstance(row, dict):
-            raise DataError(f"{name} is a {type(row).__name__}, not an object with fields")
-        if dataset.messages_field or dataset.prompt_field:
+            raise DataError(f"{name} is {type(row).__name__}, not an object with fields", hint=CORRECT)
+        if has_conversations(dataset):
             conversation = conversation_of(name, row, dataset)
             said = "\n\n".join(message["content"] for message in conversation.messages)
             yield Text(file.name, said, number, conversation=conversation)
@@ -173,10 +177,10 @@ def _numbered(kind: str, file: File, dataset: DatasetConfig, notes: Notes) -> It
 def _jsonl_rows(file: File, notes: Notes) -> Iterator[tuple[int, Any]]:
     for number, line in enumerate(_lines(file, notes), 1):
         try:
-            if line.strip():
-                yield number, json.loads(line)
-        except ValueError as error:
-            raise DataError(f"{file.name}:{number} is not JSON: {error}") from None
+            if row := line.strip():
+                yield number, json.loads(row)
+        except (ValueError, RecursionError) as error:  # the second is of too many brackets
+            raise DataError(f"{file.name}:{number} is not JSON: {error}", hint=CORRECT) from None
 
 
 def _csv_rows(file: File, notes: Notes) -> Iterator[tuple[int, Any]]:
@@ -186,10 +190,10 @@ def _csv_rows(file: File, notes: Notes) -> Iterator[tuple[int, Any]]:
     try:
         for number, row in enumerate(reader, 1):
             if None in row or None in row.values():
-                raise DataError(f"{file.name}:{number} has not as many fields as the header")
+                raise DataError(f"{file.name}:{number} has not as many fields as the header", hint=CORRECT)
             yield number, row
     except csv.Error as error:
-        raise DataError(f"{file.name}:{number + 1} is not CSV: {error}") from None
+        raise DataError(f"{file.name}:{number + 1} is not CSV: {error}", hint=CORRECT) from None
 
 
 def _parquet_rows(file: File) -> Iterator[tuple[int, Any]]:
@@ -210,7 +214,9 @@ def _text_of(name: str, row: dict[Any, Any], field: str) -> str:
         raise DataError(f"{name} has no field {field!r}", hint=f"set text_field; its fields are {fields}")
     text = row[field]
     if not isinstance(text, str):
-        raise DataError(f"{name}: {field} is {type(text).__name__}, not text")
+        raise DataError(f"{name}: {field} is {'null' if text is None else type(text).__name__}, not text", hint=CORRECT)
     if wrong := re.search("[\0\ud800-\udfff]", text):
-        raise DataError(f"{name}: {field} holds {wrong.group()!r} at character {wrong.start()}, which is not text")
+        raise DataError(
+            f"{name}: {field} holds {wrong.group()!r} at character {wrong.start()}, which is not text", hint=CORRECT
+        )
     return text

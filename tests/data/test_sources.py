@@ -1,7 +1,9 @@
 """Where the files of a source come from, and which archives are refused."""
 
+import errno
 import gzip
 import io
+import os
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -51,6 +53,43 @@ def test_a_directory_is_read_recursively_in_order_without_hidden_files(texts: Ca
     source = texts({**TEXTS, ".git/x.txt": "no", ".hidden.txt": "no"})
 
     assert [f.name for f in list_files(source)] == ["a.txt", "b.txt", "sub/c.txt"]
+
+
+def test_links_are_followed_but_not_twice_to_the_same_place(texts: Callable[..., Path]) -> None:
+    source = texts({**TEXTS, "../other/d.txt": "d"})
+    (source / "linked").symlink_to(source.parent / "other")
+    (source / "e.txt").symlink_to(source.parent / "other" / "d.txt")
+    assert [f.name for f in list_files(source)] == ["a.txt", "b.txt", "e.txt", "linked/d.txt", "sub/c.txt"]
+
+    (source / "loop").symlink_to(source)
+    with pytest.raises(DataError, match=r"loop cannot be read: this directory is reached twice, by links"):
+        list_files(source)
+
+
+def test_a_link_to_nothing_is_not_passed_over(texts: Callable[..., Path]) -> None:
+    source = texts(TEXTS)
+    (source / "gone.txt").symlink_to("nowhere")
+    gone = list_files(source)[2]
+
+    assert gone.name == "gone.txt"
+    with pytest.raises(DataError, match=r"gone\.txt cannot be read: No such file"):
+        gone.open()
+
+
+def test_a_directory_that_cannot_be_listed_is_not_passed_over(
+    texts: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = texts(TEXTS)
+    scandir = os.scandir
+
+    def refuse(path: Path) -> object:
+        if Path(path).name == "sub":  # chmod does not keep root out
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(DataError, match=r"sub cannot be read: Permission denied"):
+        list_files(source)
 
 
 @pytest.mark.parametrize("top", ["", "stories/", "./stories/"])

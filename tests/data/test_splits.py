@@ -61,6 +61,8 @@ def test_without_patterns_all_that_can_be_read_is_train() -> None:
             ["train-0-of-2.parquet", "valid-0.parquet"],
             {"train": ["train-0-of-2.parquet"], "validation": ["valid-0.parquet"]},
         ),
+        (["dev_0.csv", "train_0.csv"], {"train": ["train_0.csv"], "validation": ["dev_0.csv"]}),
+        (["README.md", "dev.jsonl", "train.jsonl"], {"train": ["train.jsonl"], "validation": ["dev.jsonl"]}),
         (["the_sea.txt", "train.txt"], {"train": ["the_sea.txt", "train.txt"]}),  # a tale of a train
         (["test.txt", "valid.txt"], {"train": ["test.txt", "valid.txt"]}),
     ],
@@ -69,11 +71,33 @@ def test_the_sources_own_splits_count_where_every_name_says_one(names: list[str]
     assert chosen(names) == splits
 
 
+def test_files_of_which_only_some_say_their_split_are_not_all_trained_on() -> None:
+    with pytest.raises(DataError, match=r"dev\.csv says which split it is, but extra\.csv does not") as caught:
+        chosen(["dev.csv", "extra.csv", "train.csv"])
+
+    assert caught.value.hint == "set train, and validation or test"
+
+
+def test_a_files_very_name_is_no_pattern() -> None:
+    assert chosen(["a1.txt", "a[1].txt", "b.txt"], validation=("a[1].txt",)) == {
+        "train": ["a1.txt", "b.txt"],
+        "validation": ["a[1].txt"],
+    }
+    assert chosen(["a1.txt", "b.txt"], validation=("a[1].txt",)) == {"train": ["b.txt"], "validation": ["a1.txt"]}
+
+
 def test_a_pattern_turns_the_sources_own_splits_off() -> None:
     assert chosen(["test.csv", "train.csv"], validation=("test.csv",)) == {
         "train": ["train.csv"],
         "validation": ["test.csv"],
     }
+
+
+def test_a_readme_beside_the_splits_is_noted(texts: Callable[..., Path]) -> None:
+    reading = read(DatasetConfig(source=texts({"README.md": "a", "train.csv": "text\nb\n", "test.csv": "text\nc\n"})))
+
+    assert names(reading) == {"train": ["train.csv:1"], "test": ["test.csv:1"]}
+    assert list(reading.notes) == ["in no split, for their names do not say which, or how to read them: README.md"]
 
 
 def test_what_is_in_no_split_is_noted(texts: Callable[..., Path]) -> None:
@@ -153,6 +177,11 @@ def test_what_cannot_be_read_names_the_source_and_the_file(texts: Callable[..., 
         names(read(DatasetConfig(source=source)))
 
     assert caught.value.message == f"{source}: b.txt is not UTF-8 at byte 0"
+
+
+def test_conversations_of_which_none_fits_are_no_dataset() -> None:
+    with pytest.raises(DataError, match="no conversation fits into 512 tokens"):
+        divide(np.empty(0, np.int8), np.empty((0, 2), np.uint64), options(messages_field="chat"), str)
 
 
 # --- by content -------------------------------------------------------------------------------------

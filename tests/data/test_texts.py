@@ -142,10 +142,12 @@ def test_an_unknown_field_is_named_with_those_there_are(name: str, write: Callab
     ("bad", "message"),
     [
         ('{"text": broken}', "a.jsonl:3000 is not JSON"),
-        ('["text"]', "a.jsonl:3000 is a list"),
-        ("null", "a.jsonl:3000 is a NoneType"),
+        ('{"text": "a"', "a.jsonl:3000 is not JSON: Expecting ',' delimiter: line 1 column 13"),
+        ("[" * 100_000, "a.jsonl:3000 is not JSON: maximum recursion depth"),
+        ('["text"]', "a.jsonl:3000 is list, not an object"),
+        ("null", "a.jsonl:3000 is NoneType, not an object"),
         ('{"text": 7}', "a.jsonl:3000: text is int, not text"),
-        ('{"text": null}', "a.jsonl:3000: text is NoneType, not text"),
+        ('{"text": null}', "a.jsonl:3000: text is null, not text"),
         (r'{"text": "a\u0000b"}', "a.jsonl:3000: text holds '\\x00' at character 1"),
         (r'{"text": "\ud800"}', "a.jsonl:3000: text holds '\\ud800' at character 0"),
     ],
@@ -225,6 +227,14 @@ def test_a_conversation_is_one_document_of_what_is_said() -> None:
     assert (text.name, text.text) == ("a.jsonl:1", "Who?\n\nI.")
     assert text.conversation is not None
     assert text.conversation.messages == row["chat"]
+
+
+@pytest.mark.parametrize("fields", [{"messages_field": "chat"}, {"prompt_field": "q", "response_field": "a"}])
+def test_a_text_is_no_conversation(fields: dict[str, str]) -> None:
+    with pytest.raises(DataError, match=r"a\.txt is a text: it has no fields") as caught:
+        read("Who? I.", "a.txt", **fields)
+
+    assert "leave it out" in str(caught.value.hint)
 
 
 def test_only_what_was_asked_for_is_read() -> None:
