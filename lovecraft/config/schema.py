@@ -104,6 +104,9 @@ class RopeScaling(Config):
     factor: Annotated[float, ge(1)] = 2.0
     """Times the context trained on, which becomes the model's context."""
 
+    original_context: Annotated[int, gt(0)] | None = None
+    """The context trained on; none takes the model's, before any scaling."""
+
 
 class LinearScaling(RopeScaling):
     """All positions closer together (Chen et al., 2023)."""
@@ -122,9 +125,6 @@ class Llama3Scaling(RopeScaling):
     high_freq_factor: Annotated[float, gt(0)] = 4.0
     """Waves that turn more often are kept."""
 
-    original_context: Annotated[int, gt(0)] | None = None
-    """The context trained on; none takes the model's, before any scaling."""
-
 
 class YarnScaling(RopeScaling):
     """Long waves slower, short ones kept, attention sharper (Peng et al., 2023)."""
@@ -137,9 +137,6 @@ class YarnScaling(RopeScaling):
 
     attention_factor: Annotated[float, gt(0)] | None = None
     """What queries and keys are multiplied by; none takes 0.1 ln(factor) + 1."""
-
-    original_context: Annotated[int, gt(0)] | None = None
-    """The context trained on; none takes the model's, before any scaling."""
 
 
 class Init(Config):

@@ -23,7 +23,7 @@ from lovecraft.config.schema import (
     RopeScaling,
     YarnScaling,
 )
-from lovecraft.errors import ModelError
+from lovecraft.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
     import torch
@@ -124,7 +124,7 @@ ROPE_FIELDS: dict[str, tuple[str, ...]] = {
 YARN_FIELDS = ("attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate")
 ORIGINAL = "original_max_position_embeddings"
 ROPE_KEYS = {
-    *("rope_type", "type", "rope_theta", "partial_rotary_factor", ORIGINAL),
+    *("rope_type", "type", "rope_theta", "partial_rotary_factor", ORIGINAL, "finetuned"),
     *ROPE_FIELDS["llama3"],
     *YARN_FIELDS,
 }
@@ -170,17 +170,21 @@ def scaled(config: Mapping[str, Any], scaling: type[RopeScaling] | RopeScaling |
     """Return the content of a config.json with another RoPE scaling, in the spelling that transformers 4 and 5 read.
 
     The context becomes the one trained on times the factor. Dynamic scaling takes the one trained on from
-    max_position_embeddings, so there it stays. Raises ModelError like `read_architecture`.
+    max_position_embeddings, so there it stays. Raises ModelError like `read_architecture`, ConfigError for no kind.
     """
     if scaling is None:
         return dict(config)
     chosen = resolve(scaling)
-    [(cls, kind)] = [(cls, kind) for cls, kind in SCALINGS.items() if isinstance(chosen, cls)]
-    options = {name: getattr(chosen, name) for name in attrs.fields_dict(cls)}
+    cls = next((cls for cls in SCALINGS if isinstance(chosen, cls)), None)
+    if cls is None:
+        names = ", ".join(known.__name__ for known in SCALINGS)
+        raise ConfigError(
+            f"rope_scaling is {type(chosen).__name__}, which is of no kind", hint=f"subclass one of {names}"
+        )
     arch = parse_architecture(config, "config.json")
-    rope = arch.rope_parameters
-    trained = options.pop("original_context", None) or rope.original_max_position_embeddings
-    trained = trained or arch.max_position_embeddings
+    rope, kind = arch.rope_parameters, SCALINGS[cls]
+    trained = chosen.original_context or rope.original_max_position_embeddings or arch.max_position_embeddings
+    options = {name: getattr(chosen, name) for name in attrs.fields_dict(cls) if name != "original_context"}
     options |= {ORIGINAL: trained} if kind in ("llama3", "yarn") else {}
     return {
         **{key: value for key, value in config.items() if key not in ("rope_parameters", ORIGINAL)},

@@ -10,6 +10,7 @@ from lovecraft.engine.request import Finish, Read, Request, SamplingParams
 from lovecraft.errors import ConfigError, ModelError
 from lovecraft.models.kv_cache import KVCache
 from lovecraft.models.llama import Llama
+from tests.tiny import tiny_model_dir
 
 GREEDY = SamplingParams(temperature=0)
 PROMPT = tuple(range(2, 22))
@@ -54,6 +55,24 @@ def test_greedy_equals_transformers(model_dir: Path, model: Llama) -> None:
     ours = run(model, slot(model), Request(PROMPT, 30, GREEDY, stop_ids=frozenset({1}))).tokens
     assert ours == ids[len(PROMPT) :].tolist()
     assert len(ours) > 10
+
+
+def test_dynamic_scaling_equals_transformers_whatever_was_asked_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    monkeypatch.setattr(module, "PREFILL_CHUNK", 8)
+    dynamic = {"rope_type": "dynamic", "factor": 4.0}
+    path = tiny_model_dir(tmp_path / "model", max_position_embeddings=32, rope_scaling=dynamic)
+    model, place = load(path, device="cpu", dtype="float32", max_context=None)
+    assert place.context == 128
+    for tokens in (20, 70, 40):  # within the context trained on, far beyond, a part of that
+        prompt = tuple(range(2, 2 + tokens))
+        theirs = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+        ids = theirs.generate(torch.tensor([prompt]), do_sample=False, max_new_tokens=30, pad_token_id=1)[0]
+        ours = run(model, place, Request(prompt, 30, GREEDY, stop_ids=frozenset({1}))).tokens
+        assert ours == ids[tokens:].tolist()
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 19, 20])

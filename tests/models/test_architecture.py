@@ -2,14 +2,28 @@ import json
 import subprocess
 import sys
 
+import attrs
 import pytest
 import torch
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM
 
-from lovecraft.errors import ModelError
+from lovecraft import (
+    DynamicScaling,
+    LinearScaling,
+    Llama3Scaling,
+    ModelConfig,
+    RopeScaling,
+    YarnScaling,
+    override,
+    resolve,
+)
+from lovecraft.checkpoint import load_model, save_model
+from lovecraft.errors import ConfigError, ModelError
 from lovecraft.models import FAMILIES, architecture, build, read_architecture
-from lovecraft.models.architecture import parse_architecture
+from lovecraft.models.architecture import config_of, lengthened, parse_architecture, read_config, scaled
 from tests.tiny import LLAMA3_ROPE, tiny_config, tiny_model_dir
+
+CPU32 = {"dtype": torch.float32, "device": torch.device("cpu")}
 
 
 def config(family="llama", **changes):
@@ -145,3 +159,65 @@ def test_the_parameters_of_mistral_7b_are_counted_right():
 def test_reading_an_architecture_does_not_import_torch(tmp_path):
     code = "import sys; from lovecraft.models import read_architecture; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, env={"PYTHONPATH": ":".join(sys.path)})
+
+
+# --- what the options of a Model config change -------------------------------------------------------
+
+BEFORE = {
+    "default": {"rope_theta": 5e5},
+    "llama3": {"rope_theta": 5e5, "rope_scaling": LLAMA3_ROPE},
+    "in the spelling of transformers 5": {"rope_parameters": {"rope_type": "default", "rope_theta": 5e5}},
+}
+
+
+@pytest.mark.parametrize("before", BEFORE.values(), ids=BEFORE.keys())
+@pytest.mark.parametrize("context", [None, 700])
+@pytest.mark.parametrize(
+    "scaling",
+    [
+        LinearScaling(factor=4.0),
+        DynamicScaling(factor=4.0, original_context=200),
+        Llama3Scaling(factor=4.0, low_freq_factor=2.0),
+        YarnScaling(factor=4.0, beta_fast=16.0),
+        YarnScaling(factor=4.0, attention_factor=1.5, original_context=256),
+    ],
+)
+def test_a_scaling_of_a_config_is_read_by_transformers_alike(tmp_path, before, scaling, context):
+    source = tiny_model_dir(tmp_path / "source", **{"rope_theta": None, **before})
+    model = override(ModelConfig, {"path": source, "max_context": context})
+    model = attrs.evolve(resolve(model), rope_scaling=scaling)
+    arch = read_architecture(source, model)
+    network = load_model(source, dtype=torch.float32, device=torch.device("cpu"), architecture=arch)
+    save_model(tmp_path / "saved", network, like=source, dtype=torch.float32, config=config_of(source, model))
+    assert read_architecture(tmp_path / "saved") == arch
+    assert arch.context >= (context or 4 * (scaling.original_context or 64))
+    assert arch.rope_parameters.rope_theta == 5e5
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "saved")
+    rows = torch.randint(0, 300, (1, 600), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert (network(rows) - theirs(rows).logits).abs().max() <= 5e-5
+        assert (network(rows) - load_model(source, **CPU32)(rows)).abs().max() > 0.1
+
+
+def test_without_options_a_config_stays_as_it_is(tmp_path):
+    source = tiny_model_dir(tmp_path / "source", rope_scaling=LLAMA3_ROPE)
+    assert config_of(source, resolve(override(ModelConfig, {"path": source}))) == read_config(source)
+
+
+def test_the_context_of_scaled_models_is_what_the_scaling_reaches():
+    for kind, context in (("yarn", 2048), ("dynamic", 2048), ("linear", 512), ("default", 512)):
+        assert parse_architecture(config(rope_scaling={"rope_type": kind, "factor": 4.0}), "").context == context
+    llama = {**LLAMA3_ROPE, "factor": 32.0, "original_max_position_embeddings": 64}
+    assert parse_architecture(config(rope_scaling=llama), "").context == 512
+
+
+def test_a_longer_context_than_dynamic_scaling_reaches_is_refused():
+    dynamic = config(rope_scaling={"rope_type": "dynamic", "factor": 2.0})
+    assert lengthened(dynamic, 1024) == dynamic
+    with pytest.raises(ModelError, match="a context of 1025 tokens is more than the 1024"):
+        lengthened(dynamic, 1025)
+
+
+def test_a_scaling_of_no_kind_is_refused():
+    with pytest.raises(ConfigError, match="rope_scaling is RopeScaling"):
+        scaled(config(), RopeScaling)

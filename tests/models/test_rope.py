@@ -3,6 +3,7 @@ import torch
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply_rotary_pos_emb
 
 from lovecraft.models.rope import RopeTables, rotate
+from tests.models.rows import ROWS
 
 
 def tables(ours, **changes):
@@ -66,3 +67,23 @@ def test_tables_grow_with_the_positions_asked_for(ours):
     short = [table.clone() for table in rope.at(3, 5, torch.empty(0))]
     rope.at(0, 5000, torch.empty(0))
     assert all(map(torch.equal, short, rope.at(3, 5, torch.empty(0))))
+
+
+@pytest.mark.parametrize(("family", "changes"), ROWS.values(), ids=ROWS.keys())
+def test_tables_equal_those_of_transformers_within_and_beyond_the_context(pair, family, changes):
+    ours, theirs = pair(family, **changes)
+    for length in (64, 65, 300, 1500):
+        cos, sin = theirs.model.rotary_emb(torch.empty(0), torch.arange(length)[None])
+        ours_cos, ours_sin = ours.rope.at(0, length, torch.empty(0))
+        half = cos.shape[-1] // 2
+        assert torch.equal(ours_cos[:, 0], cos[0])
+        assert torch.equal(ours_sin[:, 0, half:], sin[0, :, half:])
+
+
+def test_dynamic_tables_follow_the_length_of_the_text(ours):
+    rope = tables(ours, max_position_embeddings=64, rope_scaling={"rope_type": "dynamic", "factor": 2.0})
+    like = torch.empty(0)
+    assert torch.equal(rope.at(10, 20, like)[0], rope.at(0, 64, like)[0][10:20])
+    assert torch.equal(rope.at(10, 20, like, reach=300)[0], rope.at(0, 300, like)[0][10:20])
+    assert not torch.equal(rope.at(0, 300, like)[0][10:20], rope.at(0, 301, like)[0][10:20])
+    assert torch.equal(rope.restarting([30, 100], like)[0][:30], rope.at(0, 30, like)[0])  # each by its own length

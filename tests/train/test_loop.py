@@ -11,10 +11,13 @@ import torch
 from filelock import FileLock
 from safetensors.torch import load_file
 from torch import Tensor
+from transformers import AutoModelForCausalLM
 
-from lovecraft import SGD, Cosine
+from lovecraft import SGD, Cosine, DynamicScaling, RopeScaling, YarnScaling
+from lovecraft.checkpoint import load_model
 from lovecraft.data.blocks import CONTEXT, LENGTH
 from lovecraft.errors import ConfigError, RunError, TrainingFailed
+from lovecraft.models import read_architecture
 from lovecraft.runs import Run
 from lovecraft.tokenizer import load_tokenizer
 from lovecraft.train import evaluate, loop, optim, state
@@ -344,3 +347,24 @@ def test_a_saved_run_is_a_model_that_transformers_loads(bench: Bench) -> None:
     with torch.no_grad():
         torch.testing.assert_close(outcome.model(ids), theirs(ids).logits, rtol=1e-4, atol=1e-4)
     assert len(transformers.AutoTokenizer.from_pretrained(directory)("the night").input_ids) > 1
+
+
+@pytest.mark.parametrize("kind", [YarnScaling, DynamicScaling])
+def test_a_scaling_is_trained_with_saved_and_resumed(bench: Bench, kind: type[RopeScaling]) -> None:
+    scaled = {"model__rope_scaling": kind, "model__rope_scaling__factor": 2.0, "dataset__block_size": 100}
+    with pytest.raises(ConfigError, match="context is 64"):
+        bench.train(bench.config(dataset__block_size=100), bench.run("1"))
+    whole, parts = bench.run("2"), bench.run("3")
+    bench.train(bench.config(**scaled, max_steps=4), whole)
+    bench.train(bench.config(**scaled, max_steps=4, max_minutes=1e-9), parts)
+    bench.train(bench.config(**scaled, max_steps=4), parts)
+    assert len(rows(parts)) == len(rows(whole))
+    assert all(torch.equal(tensor, weights(parts)[name]) for name, tensor in weights(whole).items())
+    directory = state.checkpoint_directory(whole)
+    assert directory is not None
+    assert read_architecture(directory).context == 128
+    theirs = AutoModelForCausalLM.from_pretrained(directory)
+    ours = load_model(directory, dtype=torch.float32, device=torch.device("cpu"))
+    ids = torch.arange(100)[None]
+    with torch.no_grad():
+        assert (ours(ids) - theirs(ids).logits).abs().max() < 5e-5
