@@ -57,7 +57,7 @@ def values_of(hint: Any) -> st.SearchStrategy[Any]:
         return st.none() | values_of(typing.Annotated[inner, *marks] if marks else inner)
     leaf = {
         int: st.sampled_from([*range(1, 10), 999, 4096]),
-        float: st.sampled_from([0.25, 0.5, -0.5]),
+        float: st.sampled_from([0.25, 0.5, -0.5, 1.5]),
         bool: st.booleans(),
         str: st.sampled_from(["a", "//b", ""]),
     }[plain]
