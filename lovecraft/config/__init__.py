@@ -1,6 +1,7 @@
 """The light core: config classes, loading, overriding, showing, records. Imports the standard library, attrs, cattrs.
 
 base → values, source      the language: metaclass, options, derived values, origins
+names, origin              what options are called and a wrong name was meant to be; where a value was written
 schema                     every option of the library
 resolve, override          a class to an instance tree and its rows; one more subclass
 modules                    running users' modules: served from one workspace, mistakes told with their place
