@@ -7,5 +7,6 @@ resolve, override          a class to an instance tree and its rows; one more su
 modules                    running users' modules: served from one workspace, mistakes told with their place
 load                       the workspace, names to classes
 diff, render, record       what differs, how it looks, how it is written down
+codegen                    the same values as one flat module
 api                        the same for scripts and notebooks
 """
