@@ -148,10 +148,11 @@ def _check(report: dict[str, Any], *, as_json: bool) -> int:
     for split, row in report["splits"].items():
         if "tokens" in row:
             once = row["supervised_tokens"] - row["repeated_tokens"]
+            again = f" (and {row['repeated_tokens']:,} again)" if row["repeated_tokens"] else ""
             masked = f" + {row['masked_tokens']:,} masked" if row["masked_tokens"] else ""
             console.out(
-                f"{split}: {row['tokens']:,} document tokens = {once:,} supervised + {row['first_tokens']:,} first"
-                f"{masked} + {row['dropped_tokens']:,} dropped"
+                f"{split}: {row['tokens']:,} document tokens = {once:,} supervised{again}"
+                f" + {row['first_tokens']:,} first{masked} + {row['dropped_tokens']:,} dropped"
             )
             console.out(
                 f"{split}: {row['block_tokens']:,} block tokens = {row['tokens']:,} document tokens "

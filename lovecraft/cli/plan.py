@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     device = resolve_device(config.device)
     dtype = training_dtype(config, device)
     rate = args.tflops * 1e12 if args.tflops else measured_rate(device, dtype)
-    found = plan(config, arch, built.splits["train"], dtype=dtype, device=device, rate=rate)
+    found = plan(config, arch, built.train_blocks(), dtype=dtype, device=device, rate=rate)
     if args.json:
         console.out_json(found.as_json())
         return 0 if found.bytes.fits else 1

@@ -65,7 +65,8 @@ def run(args: argparse.Namespace) -> int:
         _summary(found)
         console.out(str(found.directory))
         return 0
-    check(config, tokenizer)  # what cannot be trained gets no run
+    built.train_blocks()  # what cannot be trained gets no run
+    check(config, tokenizer)
     if found is None:
         return _train(config, _started(args, loaded, inputs), built, tokenizer)
     with only_one(found.directory):  # to the end: the record, too, is written only by the process that trains the run

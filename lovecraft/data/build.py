@@ -78,6 +78,13 @@ class Built:
     directory: Path
     report: Report
 
+    def train_blocks(self) -> Blocks:
+        """Return the blocks to train on. Raises DataError where there are none."""
+        if "train" not in self.splits:
+            hint = "set train; `lc data --check` says what was left out"
+            raise DataError("there is nothing to train on: the train split is empty", hint=hint)
+        return self.splits["train"]
+
 
 def build(dataset: DatasetConfig, tokenizer: Tokenizer, cache: Path) -> Built:
     """Bring the blocks of `dataset` up to date below `cache` and open them; instant when nothing changed.
@@ -103,7 +110,8 @@ def build(dataset: DatasetConfig, tokenizer: Tokenizer, cache: Path) -> Built:
                     raise DataError(f"{dataset.source} changed while it was read", hint="run the command again")
     except OSError as error:
         why = error.strerror or f"{error}; is the disk full?"  # so numpy puts it
-        raise DataError(f"the token blocks cannot be written to {final}: {why}") from error
+        hint = f"make room, or take the right to write there; all that is in {cache} may be deleted"
+        raise DataError(f"the token blocks cannot be written to {final}: {why}", hint=hint) from error
     return _open(final)
 
 
@@ -191,7 +199,8 @@ def _write(directory: Path, dataset: DatasetConfig, tokenizer: Tokenizer, inputs
             table, dropped = cut(*pieces, train=False)
             starts = np.arange(len(table) + 1)
         if not len(table):
-            raise DataError(f"no {split} document has min_length = {dataset.min_length} supervised tokens")
+            hint = "lower min_length" if dataset.min_length > 1 else "are they one token each? set add_eos"
+            raise DataError(f"no {split} document has min_length = {dataset.min_length} supervised tokens", hint=hint)
         counts = count(rows, table, len(starts) - 1, dropped, shared_length(dataset), supervised)
         if unused := counts.documents - counts.first_tokens:
             report.notes.append(f"{split}: {unused:,} documents are in no block, min_length dropped them")

@@ -1,6 +1,7 @@
 """`lc data`: what it prints, with and without a tokenizer."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -313,6 +314,9 @@ def test_check_prints_the_identities_and_exits_0_without_trouble(lc: Callable[..
     assert "document tokens = " in done.out
     assert "block tokens = " in done.out
     assert done.out.endswith("0 notes, 0 troubles\n")
+    shared = int(re.search(r"([\d,]+) shared", done.out)[1].replace(",", ""))
+    again = f" supervised (and {shared * 7 // 8:,} again) + 2 first"  # all of the 8 shared tokens but the first
+    assert again in lc("data", "texts", "--check", "--train-on-overlap").out
 
 
 @pytest.mark.parametrize("with_tokens", [True, False])

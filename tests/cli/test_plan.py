@@ -51,5 +51,14 @@ def test_what_does_not_fit_is_said_with_the_knobs(lc: Lc) -> None:
     assert "batch_size" in done.out
 
 
+@pytest.mark.parametrize("command", ["plan", "train"])
+def test_without_a_train_split_there_is_nothing_to_plan_or_train(command: str, lc: Lc, workspace: Path) -> None:
+    done = lc(command, "tiny", "--dataset.train", "")
+
+    assert done.code == 2
+    assert "the train split is empty" in done.err
+    assert not (workspace / "runs").exists()
+
+
 def test_a_wrong_rate_is_refused(lc: Lc) -> None:
     assert lc("plan", "tiny", "--tflops", "fast").code == 2
