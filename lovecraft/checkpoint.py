@@ -1,19 +1,18 @@
 """Model directories in Hugging Face layout: config.json, *.safetensors and the tokenizer's files, in and out.
 
-Weights go through memory one tensor at a time when loading, and one shard at a time when saving.
+Weights go through memory one tensor at a time, in and out.
 """
 
 import json
 import shutil
+import struct
 from collections.abc import Callable, Iterable, Mapping
-from math import prod
 from pathlib import Path
 from typing import Any
 
 import torch
 from attrs import frozen
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lovecraft.errors import ModelError
@@ -29,7 +28,8 @@ SHARD_BYTES = 5_000_000_000
 LICENCES = ("LICENSE*", "LICENCE*", "NOTICE*")
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 CONSTANT = ".rotary_emb.inv_freq"  # old checkpoints hold it in every layer; it follows from config.json
-FLOATS = {"F64", "F32", "BF16", "F16"}
+FLOATS = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
+ALIGNMENT = 64  # of tensors in memory, as PyTorch has it: sums come out the same to the bit only at equal alignment
 
 Shape = tuple[int, ...]
 
@@ -48,23 +48,37 @@ def load_model(
 ) -> Llama:
     """Load the model directory `path` to `device`, its weights converted to `dtype`.
 
-    The network is that of its config.json, or of another `architecture` with the same tensors.
+    The network is that of its config.json, or of another `architecture` with the same tensors. On a CPU, weights that
+    are stored in `dtype` stay mapped from their file: what is written to them is this process's alone, but the file
+    must not be overwritten meanwhile; replacing or removing it is harmless.
 
     Raises ModelError when a file is missing or damaged, or when tensors are missing, left over, or of another shape
     or kind than config.json asks for; that shows in the headers, before any weight is read.
     """
     model = build(architecture or read_architecture(path), dtype, torch.device("meta"))
     stored, sources = _match(path, model)
-    model.to_empty(device=device)
-    parameters = model.state_dict()
-    for name, source in sources.items():
-        parameters[name].copy_(_read(stored, source))
-    if HEAD in stored.keys() - parameters.keys() and not torch.equal(
+    weights: dict[str, Tensor] = {}
+    for file in {stored[source].file: None for source in sources.values()}:
+        with safe_open(file, framework="pt") as opened:
+            weights |= {
+                name: _placed(opened.get_tensor(source), dtype, device)
+                for name, source in sources.items()
+                if stored[source].file == file
+            }
+    model.load_state_dict(weights, assign=True)
+    if HEAD in stored.keys() - weights.keys() and not torch.equal(
         _read(stored, HEAD), _read(stored, sources[EMBEDDING])
     ):
         hint = '"tie_word_embeddings": false in config.json takes the head'
         raise ModelError(f"{path}: config.json ties the head to the embedding, but the weights hold another", hint=hint)
     return model.eval()
+
+
+def _placed(mapped: Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return a tensor of a file in memory, as it is mapped where that will do."""
+    if device.type == "cpu" and mapped.dtype == dtype and mapped.data_ptr() % ALIGNMENT == 0:
+        return mapped
+    return torch.empty(mapped.shape, dtype=dtype, device=device).copy_(mapped)
 
 
 def verify(path: Path) -> Architecture:
@@ -122,16 +136,15 @@ def save_model(
     tensors = weights.state_dict() if isinstance(weights, nn.Module) else weights
     content = dict(config or read_config(like))
     architecture = parse_architecture(content, str(like / "config.json"))
-    wanted = _shapes(build(architecture, dtype, torch.device("meta")).state_dict())
-    sources = match_names(_shapes(tensors), wanted, like)
+    wanted = build(architecture, dtype, torch.device("meta")).state_dict()
+    sources = match_names(_shapes(tensors), _shapes(wanted), like)
     directory.mkdir(parents=True, exist_ok=True)
-    write_weights(
-        directory,
-        wanted,
-        lambda name: tensors[sources[name]].detach().to("cpu", dtype).contiguous(),
-        dtype,
-        shard_bytes,
-    )
+    files = plan_files({name: tensor.nbytes for name, tensor in wanted.items()}, shard_bytes)
+    for file, names in files.items():
+        described = {name: wanted[name] for name in names}
+        write_file(directory / file, described, lambda name: tensors[sources[name]].detach().to("cpu", dtype))
+    if len(files) > 1:
+        write_atomic(directory / INDEX, index_of(files, sum(tensor.nbytes for tensor in wanted.values())))
     spellings = [key for key in ("torch_dtype", "dtype") if key in content] or ["torch_dtype"]
     content |= dict.fromkeys(spellings, str(dtype).removeprefix("torch."))
     write_atomic(directory / "config.json", json.dumps(content, indent=2) + "\n")
@@ -141,23 +154,23 @@ def save_model(
             shutil.copyfile(file, directory / file.name)
 
 
-def write_weights(
-    directory: Path,
-    shapes: Mapping[str, Shape],
-    read: Callable[[str], Tensor],
-    dtype: torch.dtype,
-    shard_bytes: int = SHARD_BYTES,
-) -> None:
-    """Write the tensors named in `shapes`, which `read` gives in `dtype`, to files of at most `shard_bytes` bytes.
+def write_file(file: Path, tensors: Mapping[str, Tensor], read: Callable[[str], Tensor]) -> None:
+    """Write a safetensors file of `tensors`, which may be on the meta device; `read` gives each, one after the other.
 
-    Holds one file's tensors at a time.
+    The first begins at a multiple of ALIGNMENT, as no other writer has it, so that it can stay mapped when loaded.
     """
-    sizes = {name: prod(shape) * dtype.itemsize for name, shape in shapes.items()}
-    files = plan_files(sizes, shard_bytes)
-    for file, names in files.items():
-        save_file({name: read(name) for name in names}, directory / file, metadata={"format": "pt"})
-    if len(files) > 1:
-        write_atomic(directory / INDEX, index_of(files, sum(sizes.values())))
+    kinds = {dtype: kind for kind, dtype in FLOATS.items()}
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, tensor in tensors.items():
+        place = [end, end := end + tensor.nbytes]
+        header[name] = {"dtype": kinds[tensor.dtype], "shape": list(tensor.shape), "data_offsets": place}
+    text = json.dumps(header).encode()
+    text += b" " * (-(len(text) + 8) % ALIGNMENT)
+    with file.open("wb") as out:
+        out.write(struct.pack("<Q", len(text)) + text)
+        for name in tensors:
+            out.write(read(name).contiguous().view(-1).view(torch.uint8).numpy())
 
 
 def plan_files(sizes: Mapping[str, int], limit: int) -> dict[str, list[str]]:

@@ -4,6 +4,7 @@ LovecraftError                  the user can fix it: message and hint on stderr,
 ├── ConfigError                 a config, an option, a flag or a record is wrong
 ├── DataError                   a corpus or a built dataset is wrong or missing
 ├── ModelError                  a model directory, a tokenizer or a conversion is wrong or missing
+│   └── ConversionFailed        what a conversion wrote is not what it was to write; exit code 1
 ├── RunError                    a run cannot be started, resumed or found
 ├── ServeError                  the server cannot start
 │   └── RequestError            one request is wrong; carries the OpenAI error fields
@@ -37,6 +38,12 @@ class DataError(LovecraftError):
 
 class ModelError(LovecraftError):
     """A model directory, a tokenizer or a conversion is wrong or missing."""
+
+
+class ConversionFailed(ModelError):
+    """What a conversion wrote is not what it was to write; the message says by how much. It was removed."""
+
+    exit_code = 1
 
 
 class RunError(LovecraftError):

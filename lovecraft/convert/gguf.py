@@ -1,4 +1,4 @@
-"""Read a GGUF file: metadata, and tensors as float32.
+"""Read a GGUF file: metadata, and tensors as float32; the bytes of a tensor's types.
 
 Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md (versions 2 and 3, little-endian); block layouts:
 ggml-common.h. Every count and extent is checked against the file's size before anything is made from it.
@@ -11,6 +11,8 @@ from typing import NoReturn, TypeVar
 
 import attrs
 import numpy as np
+import torch
+from torch import Tensor
 
 from lovecraft.errors import ModelError
 
@@ -31,6 +33,9 @@ TYPES = {
 
 # Type: (weights in a block, bytes of a block).
 BLOCKS = {"F32": (1, 4), "F16": (1, 2), "BF16": (1, 2), "Q8_0": (32, 34), "Q4_0": (32, 18), "Q4_1": (32, 20)}
+
+STORED = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+"""The types that are torch's own."""
 
 BROKEN = "the file is incomplete or not what it says: download it again"
 UNREADABLE = f"take a file with {', '.join(BLOCKS)} tensors, or the model in Hugging Face layout"
@@ -110,6 +115,23 @@ def dequantise(kind: str, raw: np.ndarray) -> np.ndarray:
             return ((_nibbles(blocks[:, 2:]) - 8) * scale).ravel()
         minimum = blocks[:, 2:4].copy().view("<f2").astype(np.float32)
         return (_nibbles(blocks[:, 4:]) * scale + minimum).ravel()
+
+
+def quantise(kind: str, weights: Tensor) -> np.ndarray:
+    """Return the bytes (uint8) of `weights` in the type `kind`: Q8_0 as ggml's quantize_row_q8_0_ref rounds.
+
+    Numbers that the type cannot hold become infinite or NaN.
+    """
+    if kind in STORED:
+        return weights.to(STORED[kind]).contiguous().view(-1).view(torch.uint8).numpy()
+    assert kind == "Q8_0", kind
+    blocks = weights.float().numpy().reshape(-1, BLOCKS[kind][0])
+    scale = np.abs(blocks).max(axis=1, keepdims=True) / np.float32(127)
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        levels = blocks * np.where(scale == 0, 0, np.float32(1) / scale)
+        down = np.floor(np.abs(levels))
+        rounded = np.copysign(down + (np.abs(levels) - down >= 0.5), levels)  # halves away from zero, unlike np.rint
+        return np.hstack([scale.astype("<f2").view(np.uint8), rounded.astype(np.int8).view(np.uint8)]).ravel()
 
 
 def _nibbles(packed: np.ndarray) -> np.ndarray:

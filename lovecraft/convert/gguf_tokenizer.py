@@ -1,17 +1,20 @@
-"""Rebuild a Hugging Face tokenizer from what a GGUF file says of it: vocabulary, merges, the name of its splitting."""
+"""A tokenizer as a GGUF says it, both ways: vocabulary, merges, and the name of how a text is cut."""
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
 import attrs
 import numpy as np
 import tokenizers
-from tokenizers import AddedToken, Regex, decoders, models, processors
+from tokenizers import AddedToken, Regex, decoders, models, normalizers, processors
 from tokenizers.pre_tokenizers import ByteLevel, Digits, PreTokenizer, Sequence, Split
 
-from lovecraft.convert.gguf import BROKEN, GGUF
+from lovecraft.convert.gguf import BROKEN, GGUF, Value
 from lovecraft.errors import ModelError
+from lovecraft.tokenizer import Tokenizer
 
-CONTROL, USER_DEFINED, UNUSED = 3, 4, 5  # of tokenizer.ggml.token_type
+NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5  # of tokenizer.ggml.token_type
 
 NAMED = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
 ENDS = ("eos", "eot", "eom")  # of a text, a turn, a message: each ends a generation
@@ -19,11 +22,14 @@ ENDS = ("eos", "eot", "eom")  # of a text, a turn, a message: each ends a genera
 BYTES = ByteLevel(add_prefix_space=False, use_regex=False)
 GPT2 = ByteLevel(add_prefix_space=False, use_regex=True)
 DIGITS = Digits(individual_digits=True)
-LLAMA3 = Split(
-    Regex(
-        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
-        r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-    ),
+WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+"
+REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+LLAMA3 = Split(Regex(WORDS + r"|\p{N}{1,3}" + REST), "isolated")
+QWEN2 = Split(Regex(WORDS + r"|\p{N}" + REST), "isolated")
+UPPER, LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+CASED = rf"[^\r\n\p{{L}}\p{{N}}]?{UPPER}*{LOWER}+|[^\r\n\p{{L}}\p{{N}}]?{UPPER}+{LOWER}*"
+TEKKEN = Split(
+    Regex(CASED + r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"),
     "isolated",
 )
 # What llama.cpp does where the writer of the file did not know the splitting.
@@ -44,6 +50,9 @@ class Splitting:
     ignore_merges: bool = False
     """A piece that is in the vocabulary is that token, whatever the merges say."""
 
+    normalizes: bool = False
+    """Characters are composed first (NFC), which llama.cpp leaves out."""
+
     adds_bos: bool = False
     """Whether BOS is put before a text, where the file does not say."""
 
@@ -54,6 +63,8 @@ SPLITTINGS = {
     "gpt-2": Splitting((GPT2,)),
     "llama-bpe": Splitting((LLAMA3, BYTES), ignore_merges=True, adds_bos=True),
     "smollm": Splitting((DIGITS, GPT2)),
+    "qwen2": Splitting((QWEN2, BYTES), normalizes=True),
+    "tekken": Splitting((TEKKEN, BYTES), ignore_merges=True, adds_bos=True),
 }
 
 
@@ -132,8 +143,81 @@ def _byte_level_bpe(gguf: GGUF, splitting: Splitting) -> tokenizers.Tokenizer:
     except Exception as error:  # the library raises it bare
         raise ModelError(f"the merges of {gguf.path} do not fit its vocabulary: {error}", hint=BROKEN) from error
     backend = tokenizers.Tokenizer(model)
+    if splitting.normalizes:
+        backend.normalizer = normalizers.NFC()
     backend.pre_tokenizer = Sequence(list(splitting.steps))
     backend.decoder = decoders.ByteLevel()
     whole = [(token, kind) for token, kind in zip(tokens, types, strict=True) if kind in (CONTROL, USER_DEFINED)]
     backend.add_tokens([AddedToken(token, special=kind == CONTROL, normalized=False) for token, kind in whole])
     return backend
+
+
+# --- out --------------------------------------------------------------------------------------------
+
+
+def tokenizer_metadata(tokenizer: Tokenizer, files: Mapping[str, bytes], rows: int) -> dict[str, Value]:
+    """Return what a GGUF says of a tokenizer with the given files, whose model has an embedding of so many rows.
+
+    Raises ModelError for a kind that cannot be said.
+    """
+    library, content = tokenizer.library, json.loads(tokenizer.library.to_str())
+    tokens, types = [f"[PAD{i}]" for i in range(rows)], [UNUSED] * rows  # llama.cpp wants a token for each row
+    for token, i in library.get_vocab().items():
+        tokens[i], types[i] = token, NORMAL
+    for i, added in library.get_added_tokens_decoder().items():
+        types[i] = CONTROL if added.special else USER_DEFINED
+    config = json.loads(files.get("tokenizer_config.json", b"{}"))
+    ids = {key: _token_id(library, config.get(name)) for name, key in NAMED.items()}
+    ids |= {"bos": tokenizer.bos_id, "eos": tokenizer.eos_id}
+    ids |= dict(zip(ENDS[1:], [i for i in tokenizer.stop_ids if i != tokenizer.eos_id], strict=False))
+    said: dict[str, Value | None] = {
+        "ggml.model": "gpt2",
+        "ggml.pre": _name_of(tokenizer, content),
+        "ggml.tokens": tokens,
+        "ggml.token_type": np.array(types, "<i4"),
+        "ggml.merges": [" ".join(merge) for merge in content["model"]["merges"]],
+        **{f"ggml.{key}_token_id": i for key, i in ids.items()},
+        "ggml.add_bos_token": tokenizer.adds_bos,
+        "ggml.add_eos_token": config.get("add_eos_token") is True,
+        "chat_template": _template(files, config),
+    }
+    return {f"tokenizer.{key}": value for key, value in said.items() if value is not None}
+
+
+def _name_of(tokenizer: Tokenizer, content: dict[str, Any]) -> str:
+    """Return the name of the splitting that a tokenizer.json describes."""
+    model, normalizer, backend = content["model"], content["normalizer"], tokenizers.Tokenizer(models.BPE())
+    plain = {"type": "BPE", "byte_fallback": False, "continuing_subword_prefix": None, "end_of_word_suffix": None}
+    if {key: model.get(key) or value for key, value in plain.items()} == plain:
+        for name, splitting in SPLITTINGS.items():
+            backend.pre_tokenizer = Sequence(list(splitting.steps))
+            same = _steps(json.loads(backend.to_str())["pre_tokenizer"]) == _steps(content["pre_tokenizer"])
+            composes = {"type": "NFC"} if splitting.normalizes else None
+            if same and normalizer == composes and model["ignore_merges"] is splitting.ignore_merges:
+                return name
+    raise ModelError(
+        f"the tokenizer of {tokenizer.path} cuts texts in a way that no GGUF name stands for",
+        hint=f"a byte-level BPE can be written, cut as one of {', '.join(SPLITTINGS)}",
+    )
+
+
+def _steps(described: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """Return the steps of a pre-tokenizer in tokenizer.json, without what has no influence on the ids."""
+    steps = (described or {}).get("pretokenizers") or [described or {}]
+    return [{key: value for key, value in step.items() if key != "trim_offsets"} for step in steps]
+
+
+def _token_id(library: tokenizers.Tokenizer, token: object) -> int | None:
+    """Return the id of a token spelled as a string or as {"content": string}."""
+    text = token.get("content") if isinstance(token, dict) else token
+    return library.token_to_id(text) if isinstance(text, str) else None
+
+
+def _template(files: Mapping[str, bytes], config: dict[str, Any]) -> str | None:
+    """Return the chat template: the file's, or that of tokenizer_config.json, of several the default one."""
+    if "chat_template.jinja" in files:
+        return files["chat_template.jinja"].decode()
+    given = config.get("chat_template")
+    if isinstance(given, list):
+        given = next((row["template"] for row in given if row.get("name") == "default"), None)
+    return given

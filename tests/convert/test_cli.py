@@ -28,8 +28,8 @@ def test_a_dry_run_says_what_it_would_write(tmp_path: Path, capsys: pytest.Captu
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (["absent.gguf", "out"], "no file absent.gguf"),
-        ([__file__, "out"], "reads GGUF only"),
+        (["absent.gguf", "out"], "there is no absent.gguf"),
+        ([__file__, "out"], "it is no GGUF file"),
         (["only-one"], "a source and a destination"),
         (["a", "b", "c"], "takes no 'c'"),
         (["a", "b", "--dtype", "int8"], "invalid choice"),

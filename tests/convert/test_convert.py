@@ -2,8 +2,10 @@
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
+import attrs
 import numpy as np
 import pytest
 import torch
@@ -12,8 +14,9 @@ from safetensors.torch import load_file, save_file
 
 from lovecraft import convert as package
 from lovecraft.checkpoint import load_model
-from lovecraft.convert import convert, gguf_llama, hf
-from lovecraft.errors import ModelError
+from lovecraft.convert import convert, gguf_model, write
+from lovecraft.errors import ConversionFailed, ModelError
+from lovecraft.models.architecture import Architecture, RopeParameters
 from lovecraft.tokenizer import load_tokenizer
 from tests.convert.gguf_writer import (
     HEAD,
@@ -26,6 +29,7 @@ from tests.convert.gguf_writer import (
     hf_weights,
     llama_metadata,
     llama_tensors,
+    permute,
     tiny_gguf,
     write_gguf,
 )
@@ -147,7 +151,7 @@ def test_the_type_is_the_asked_one_or_the_files(tmp_path: Path, kind: str, asked
     assert {tensor.dtype for tensor in tensors.values()} == {getattr(torch, written)}
     assert json.loads((tmp_path / "out" / "config.json").read_text())["torch_dtype"] == written
     assert (done.dtype, done.tensors) == (written, len(tensors))
-    assert done.bytes == sum(tensor.nbytes for tensor in tensors.values())
+    assert done.files == {"model.safetensors": sum(tensor.nbytes for tensor in tensors.values())}
     assert bool(done.reason) is (asked == "auto")
 
 
@@ -168,7 +172,7 @@ def test_a_weight_that_the_type_cannot_hold_is_refused(tmp_path: Path) -> None:
         source = write_gguf(tmp_path / "a.gguf", llama_metadata(), tensors)
     finally:
         hf_weights.cache_clear()  # its arrays are shared, and one was changed
-    with pytest.raises(ModelError, match=r"layers\.1\.mlp\.up_proj\.weight .* not finite in torch\.float16"):
+    with pytest.raises(ModelError, match=r"layers\.1\.mlp\.up_proj\.weight .* not finite in float16"):
         convert(source, tmp_path / "out", dtype="float16")
     assert os.listdir(tmp_path) == ["a.gguf"]
     convert(source, tmp_path / "out", dtype="bfloat16")
@@ -194,17 +198,14 @@ def test_a_dry_run_writes_nothing_but_checks_the_file(tmp_path: Path) -> None:
 
 
 def test_weights_that_read_back_differently_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = hf.write_weights
 
-    def flip_one(directory: Path, *rest: object) -> dict[str, str]:
-        places = honest(directory, *rest)
-        tensors = load_file(directory / "model.safetensors")
-        tensors["model.norm.weight"][0] += 1e-3
-        save_file(tensors, directory / "model.safetensors")
-        return places
+    def flip_one(file: Path, tensors: dict[str, torch.Tensor], read: Callable[[str], torch.Tensor]) -> None:
+        weights = {name: read(name).clone() for name in tensors}
+        weights["model.norm.weight"][0] += 1e-3
+        save_file(weights, file)
 
-    monkeypatch.setattr(hf, "write_weights", flip_one)
-    with pytest.raises(ModelError, match=r"reads back other .*model\.norm\.weight"):
+    monkeypatch.setattr(write, "write_file", flip_one)
+    with pytest.raises(ConversionFailed, match=r"model\.norm\.weight in 1 of 32 numbers, by up to 0\.001"):
         convert(tiny_gguf(tmp_path / "a.gguf"), tmp_path / "out")
     assert os.listdir(tmp_path) == ["a.gguf"]
 
@@ -224,13 +225,13 @@ def test_a_tokenizer_that_loses_text_is_refused(tmp_path: Path) -> None:
 def test_a_disk_that_refuses_is_an_error_with_a_hint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = tiny_gguf(tmp_path / "a.gguf")
     with pytest.raises(ModelError, match="was not converted") as caught:
-        convert(source, source / "out")  # a file cannot hold a directory
+        convert(source, tiny_gguf(tmp_path / "b.gguf") / "out")  # a file cannot hold a directory
     assert caught.value.hint
 
-    def full(*_: object) -> dict[str, str]:
+    def full(*_: object, **__: object) -> None:
         raise SafetensorError("I/O error: No space left on device")
 
-    monkeypatch.setattr(hf, "write_weights", full)
+    monkeypatch.setattr(write, "write_file", full)
     with pytest.raises(ModelError, match="No space left"):
         convert(source, tmp_path / "out")
 
@@ -238,24 +239,22 @@ def test_a_disk_that_refuses_is_an_error_with_a_hint(tmp_path: Path, monkeypatch
 # --- what is refused --------------------------------------------------------------------------------
 
 
-def test_a_directory_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="is a directory"):
-        convert(tmp_path, tmp_path / "out")
-
-
 WRONG = {
-    "another architecture": ({"general__architecture": "qwen2"}, "architecture 'qwen2'"),
+    "another architecture": ({"general__architecture": "gemma"}, "architecture 'gemma'"),
     "no layers": ({"llama__block_count": 0}, "num_hidden_layers is 0"),
-    "4 billion layers": ({"llama__block_count": 2**32 - 1}, "too few for 4294967295 layers"),
+    "4 billion layers": ({"llama__block_count": 2**32 - 1}, "too few for its layers"),
     "no heads": ({"llama__attention__head_count": 0}, "num_attention_heads is 0"),
     "heads that do not divide": ({"llama__attention__head_count_kv": 3}, "do not divide"),
     "another width": (
         {"llama__embedding_length": 64, "llama__attention__key_length": 8},
-        r"is \(\d+, 32\), not \(\d+, 64\)",
+        r"embed_tokens\.weight \(\d+, 32\) instead of \(\d+, 64\)",
     ),
     "part of a head turns": ({"llama__rope__dimension_count": 4}, "rope.dimension_count in .* is 4"),
     "short values": ({"llama__attention__value_length": 4}, "value_length in .* is 4"),
-    "yarn": ({"llama__rope__scaling__type": "yarn", "llama__rope__scaling__factor": 2.0}, "RoPE scaling 'yarn'"),
+    "longrope": (
+        {"llama__rope__scaling__type": "longrope", "llama__rope__scaling__factor": 2.0},
+        "RoPE scaling 'longrope'",
+    ),
     "no epsilon": ({"llama__attention__layer_norm_rms_epsilon": None}, "has no llama.attention.layer_norm"),
     "more tokens than rows": ({"tokenizer__ggml__tokens": [*TOKENS, "x y"]}, "rows in token_embd.weight for"),
 }
@@ -271,10 +270,15 @@ def test_a_model_that_cannot_be_converted_is_refused(tmp_path: Path, name: str) 
 def test_missing_and_foreign_tensors_are_named(tmp_path: Path) -> None:
     tensors = llama_tensors()
     del tensors["blk.1.attn_k.weight"]
-    tensors["rope_freqs.weight"] = ("F32", np.ones(HEAD // 2, np.float32))
-    with pytest.raises(ModelError, match=r"attn_k\.weight is missing; rope_freqs\.weight is no tensor") as caught:
+    tensors["blk.0.ffn_gate_exps.weight"] = ("F32", np.ones(HEAD // 2, np.float32))
+    with pytest.raises(ModelError, match=r"missing: .*1\.self_attn\.k_proj\.weight; left over: blk\.0\.ffn_gate_exps"):
         convert(write_gguf(tmp_path / "a.gguf", llama_metadata(), tensors), tmp_path / "out")
-    assert "scaled RoPE" in caught.value.hint
+
+
+def test_rope_factors_that_are_not_llama_3s_are_refused(tmp_path: Path) -> None:
+    tensors = llama_tensors() | {"rope_freqs.weight": ("F32", np.array([1, 3, 2, 8], np.float32))}
+    with pytest.raises(ModelError, match="not how Llama 3"):
+        convert(write_gguf(tmp_path / "a.gguf", llama_metadata(), tensors), tmp_path / "out")
 
 
 def test_the_embedding_may_have_rows_that_no_token_has(tmp_path: Path) -> None:
@@ -285,12 +289,21 @@ def test_the_embedding_may_have_rows_that_no_token_has(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "out" / "config.json").read_text())["vocab_size"] == len(TOKENS) + 3
 
 
-def test_unpermute_undoes_the_converters_order_for_every_head_count() -> None:
-    rows = np.arange(24, dtype=np.float32)[:, None]
-    assert gguf_llama.unpermute(rows[[0, 2, 1, 3]], 1).ravel().tolist() == [0, 1, 2, 3]
-    for heads in (1, 2, 3, 6):
-        assert not np.array_equal(gguf_llama.unpermute(rows, heads), rows)
-        assert sorted(gguf_llama.unpermute(rows, heads).ravel()) == rows.ravel().tolist()
+@pytest.mark.parametrize("shape", [(), (3,)])
+def test_rows_are_reordered_as_the_converter_does_and_back(shape: tuple[int, ...]) -> None:
+    architecture = Architecture(
+        model_type="llama", vocab_size=8, hidden_size=24, intermediate_size=8, num_hidden_layers=1,
+        num_attention_heads=3, num_key_value_heads=1, head_dim=8, max_position_embeddings=8, rms_norm_eps=1e-5,
+        rope_parameters=RopeParameters(rope_type="default", rope_theta=1e4),
+    )  # fmt: skip
+    rows = torch.arange(24.0).reshape(24, *[1] * len(shape)).expand(24, *shape)
+    for name, heads in (("self_attn.q_proj", 3), ("self_attn.k_proj", 1), ("self_attn.v_proj", 0)):
+        theirs = gguf_model.reorder(rows, f"model.layers.0.{name}.bias", architecture)
+        expected = permute(rows.numpy(), heads) if heads else rows.numpy()
+        assert np.array_equal(theirs.numpy(), expected)
+        assert torch.equal(gguf_model.reorder(theirs, f"model.layers.0.{name}.bias", architecture, back=True), rows)
+    qwen = attrs.evolve(architecture, model_type="qwen2")
+    assert torch.equal(gguf_model.reorder(rows, "model.layers.0.self_attn.q_proj.bias", qwen), rows)
 
 
 # --- the real thing ---------------------------------------------------------------------------------
@@ -303,7 +316,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("LOVECRAFT_GGUF names no GGUF of SmolLM2-135M-Instruct")
     out = tmp_path_factory.mktemp("real") / "smollm2"
     done = package.convert(Path(os.environ["LOVECRAFT_GGUF"]), out, dtype="bfloat16")
-    assert (done.tensors, done.bytes) == (272, 2 * 134_515_008)
+    assert (done.tensors, done.files) == (272, {"model.safetensors": 2 * 134_515_008})
     return out
 
 
