@@ -1,6 +1,8 @@
 import json
 import shutil
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -64,6 +66,48 @@ def test_weights_are_our_own_copy(model_dir):
         model.head.fill_(0)
     assert (model_dir / WEIGHTS).read_bytes() == before
     assert all(parameter.data_ptr() % 64 == 0 for parameter in model.parameters())
+
+
+def test_what_we_wrote_stays_mapped_and_what_is_written_to_it_is_our_own(model_dir, tmp_path):
+    saved = save(tmp_path / "saved", load(model_dir), model_dir)
+    before = (saved / WEIGHTS).read_bytes()
+    model = load(saved)
+    addresses = [parameter.data_ptr() for parameter in model.parameters()]
+    assert all(address % 64 == 0 for address in addresses)
+    assert max(addresses) - min(addresses) < len(before)  # one mapping
+    with torch.no_grad():
+        model.head.fill_(0)
+    assert (saved / WEIGHTS).read_bytes() == before
+    shutil.rmtree(saved)
+    assert model.model.norm.weight.isfinite().all()
+
+
+def test_loading_holds_no_more_than_one_shard_beside_the_model(tmp_path):
+    like = tiny_model_dir(tmp_path / "like", hidden_size=512, intermediate_size=2048, num_hidden_layers=16)
+    shards = save(tmp_path / "shards", load(like), like, torch.bfloat16, shard_bytes=20_000_000)
+    largest = max(file.stat().st_size for file in shards.glob("*.safetensors"))
+    done = subprocess.run([sys.executable, "-c", PEAK, shards], capture_output=True, text=True, check=True)
+    weights, grown = map(int, done.stdout.split())
+    assert len(list(shards.glob("*.safetensors"))) > 3
+    assert grown - weights <= 1.15 * largest
+
+
+PEAK = """
+import sys, torch
+from pathlib import Path
+from lovecraft.checkpoint import load_model
+
+def memory(what):
+    rows = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
+    return int(rows[what].split()[0]) * 1024
+
+path, kind = Path(sys.argv[1]), dict(dtype=torch.float32, device=torch.device("cpu"))
+torch.ones(8, 8) @ torch.ones(8, 8)
+Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+before = memory("VmRSS")
+model = load_model(path, **kind)
+print(sum(p.nbytes for p in model.parameters()), memory("VmHWM") - before)
+"""
 
 
 def test_missing_left_over_and_misshaped_tensors_are_all_listed_by_name(model_dir):
@@ -267,7 +311,9 @@ def test_a_longer_context_keeps_the_frequencies_of_a_scaled_rope(tmp_path: Path)
     (source / "config.json").write_text(json.dumps({**config, "rope_theta": 10000.0, "rope_scaling": rope}))
     model = load_model(source, dtype=torch.float32, device=torch.device("cpu"))
 
-    save_model(tmp_path / "longer", model, like=source, dtype=torch.float32, config=lengthened(read_config(source), 256))
+    save_model(
+        tmp_path / "longer", model, like=source, dtype=torch.float32, config=lengthened(read_config(source), 256)
+    )
 
     before, after = read_architecture(source), read_architecture(tmp_path / "longer")
     assert (before.max_position_embeddings, after.max_position_embeddings) == (64, 256)
