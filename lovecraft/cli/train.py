@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     changes = diff.changed_from_defaults(diff.entries(loaded.cls, loaded.root))
     console.say(f"{loaded.name}, where it differs from the defaults:")
     console.changes(changes, sys.stderr)
-    from lovecraft.data.sources import corpus_hash
+    from lovecraft.data.build import cache_key, corpus_inputs
     from lovecraft.files import content_hash
     from lovecraft.train.control import only_one
     from lovecraft.train.setup import check
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     dataset = resolve(config.dataset)
     built, tokenizer = target.build_blocks(dataset, loaded, model)
     inputs = {
-        "corpus": corpus_hash(dataset.source, loaded.cache),
+        "corpus": cache_key(corpus_inputs(dataset, loaded.cache)),
         "tokenizer": tokenizer.fingerprint,
         "model": content_hash(model, loaded.cache / "hashes.json"),
     }

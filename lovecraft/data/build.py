@@ -25,7 +25,7 @@ from lovecraft.data.encoding import SUPERVISED_FILE, TOKENS_FILE, adds_bos, enco
 from lovecraft.data.options import check_options, has_conversations, shared_length
 from lovecraft.data.packing import pack
 from lovecraft.data.sources import content_hashes
-from lovecraft.data.splits import divide, read
+from lovecraft.data.splits import choose, divide, read
 from lovecraft.errors import DataError
 from lovecraft.files import locked, new_directory, remove_directory
 from lovecraft.tokenizer import Tokenizer
@@ -134,8 +134,14 @@ def build_inputs(dataset: DatasetConfig, tokenizer: Tokenizer, cache: Path) -> d
 
 
 def corpus_inputs(dataset: DatasetConfig, cache: Path) -> dict[str, str]:
-    """Return the content hash of each file of the source, by `CORPUS` and its name."""
-    return {f"{CORPUS}{name}": digest for name, digest in content_hashes(dataset.source, cache).items()}
+    """Return the content hash of each file that a dataset reads, by `CORPUS` and its name; an archive counts whole.
+
+    Raises as `content_hashes` and `choose` do.
+    """
+    hashes = content_hashes(dataset.source, cache)
+    if isinstance(dataset.source, Path) and dataset.source.is_dir():
+        hashes = {file.name: hashes[file.name] for files in choose(dataset).files.values() for file in files}
+    return {f"{CORPUS}{name}": digest for name, digest in hashes.items()}
 
 
 def cache_key(inputs: dict[str, Any]) -> str:

@@ -1,6 +1,5 @@
 """Where the texts come from: a directory, one file, an archive or a dataset on the hub, as named files."""
 
-import hashlib
 import io
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
@@ -74,12 +73,6 @@ def content_hashes(source: Path | str, cache: Path) -> dict[str, str]:
         return {name: digest for file in cached_files(source) for name, digest in file_hashes(file, known).items()}
     except OSError as error:
         raise DataError(f"{error.filename or source} cannot be read: {error.strerror or error}") from error
-
-
-def corpus_hash(source: Path | str, cache: Path) -> str:
-    """Return one hash of all files of the source and their names; raise as `content_hashes` does."""
-    lines = "".join(f"{name}\0{digest}\n" for name, digest in content_hashes(source, cache).items())
-    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def list_files(source: Path | str) -> list[File]:

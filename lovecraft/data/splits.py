@@ -47,12 +47,17 @@ class Reading:
 
 
 def read(dataset: DatasetConfig) -> Reading:
+    """Return `choose(dataset)`; raise ConfigError for options that contradict each other, too."""
+    check_options(dataset)
+    return choose(dataset)
+
+
+def choose(dataset: DatasetConfig) -> Reading:
     """Find the files of a dataset and assign them to splits.
 
-    Raises ConfigError for options that contradict each other, DataError for a source that cannot be read, a pattern
-    that matches nothing, a file in both validation and test, and a train split of which nothing is left.
+    Raises DataError for a source that cannot be read, a pattern that matches nothing, a file in both validation and
+    test, and a train split of which nothing is left.
     """
-    check_options(dataset)
     files = {file.name: file for file in list_files(locate(dataset.source))}
     readable = [name for name, file in files.items() if file.format(dataset) is not None]
     chosen = assign(list(files), readable, dataset)

@@ -1,6 +1,7 @@
 """`lc train`: which run it takes, what it says, how it ends."""
 
 import json
+import re
 import shutil
 import signal
 from collections.abc import Callable
@@ -100,6 +101,19 @@ def test_another_corpus_starts_the_next_number_and_says_so(lc: Lc, workspace: Pa
     done = lc("train", "tiny")
     assert "run tiny/default/002" in done.err
     assert "another corpus" in done.err
+
+
+def test_a_file_that_no_split_reads_is_not_of_the_corpus(lc: Lc, workspace: Path) -> None:
+    (readme := workspace / "texts" / "README").write_text("Three tales.", encoding="utf-8")
+    built = lc("build", "tiny", "dataset").out
+    lc("train", "tiny")
+    readme.write_text("Three short tales.", encoding="utf-8")
+
+    assert lc("build", "tiny", "dataset", "--dry-run").out == f"dataset  fresh  {built}"
+    assert "tiny/default/001 is finished" in lc("train", "tiny").err
+    assert lc("build", "tiny", "dataset", "--dry-run", "--dataset.train", "*").out.splitlines()[0] == (
+        "dataset  stale  corpus: README added  (//texts)"
+    )
 
 
 def test_an_interrupted_run_is_resumed_by_the_same_command(
@@ -329,7 +343,7 @@ def test_a_record_of_the_run_holds_its_inputs(lc: Lc, workspace: Path) -> None:
     lc("train", "tiny")
     record = json.loads((run_of(workspace).directory / "record.json").read_text())
     assert record["inputs"].keys() == {"corpus", "tokenizer", "model"}
-    assert all(len(content) == 64 for content in record["inputs"].values())
+    assert all(re.fullmatch("[0-9a-f]{32,64}", content) for content in record["inputs"].values())
 
 
 def test_a_longer_context_that_was_trained_is_the_checkpoint_s_context(lc: Lc, workspace: Path) -> None:

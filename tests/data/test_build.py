@@ -215,6 +215,37 @@ def test_what_does_not_matter_leaves_the_key(dataset: DatasetConfig, tmp_path: P
     assert key(change(dataset, source=tmp_path / "link")) == before
 
 
+@pytest.mark.parametrize(
+    ("names", "options"),
+    [
+        (("a.txt", "b.txt", "README"), {}),
+        (("a.txt", "b.txt", "README.md"), {"train": ("*.txt",), "validation": ("b.txt",)}),
+        (("train.txt", "test/b.txt", "README.md"), {}),
+        (("a.jsonl", "b.jsonl", "README.md"), {"train": ("*.jsonl",)}),
+    ],
+    ids=["unread by its ending", "unmatched", "of no split", "in a format of its own"],
+)
+def test_only_files_that_are_read_change_the_key(
+    names: tuple[str, ...], options: dict[str, Any], tmp_path: Path, key: Callable[..., str]
+) -> None:
+    for name in names:
+        (file := tmp_path / "source" / name).parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("{}")
+    dataset = DatasetConfig(source=tmp_path / "source", **options)
+    before = key(dataset)
+
+    (tmp_path / "source" / names[-1]).write_text("edited")
+    assert key(dataset) == before
+    (tmp_path / "source" / names[-1]).unlink()
+    (tmp_path / "source" / "NOTES").write_text("new")
+    assert key(dataset) == before
+    (tmp_path / "source" / names[1]).write_text("[]")
+    edited = key(dataset)
+    assert edited != before
+    (tmp_path / "source" / names[0]).with_stem("train-2").write_text("new")
+    assert key(dataset) not in (before, edited)
+
+
 def test_a_single_files_name_changes_the_key(dataset: DatasetConfig, key: Callable[..., str]) -> None:
     alone = change(dataset, source=dataset.source / "a.txt", train=("*",), validation=(), test=())
     before = key(alone)
