@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from lovecraft.cli import console, options
 from lovecraft.cli.target import find_run, find_runs_checkpoint
+from lovecraft.cli.words import within
 from lovecraft.config.resolve import resolve
 from lovecraft.config.schema import ModelConfig, RopeScaling
 from lovecraft.errors import LovecraftError
@@ -41,7 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("f16", "bf16", "q8_0"),
         help="type of a GGUF's matrices; without it f16 where the source is float16, else bf16",
     )
-    parser.add_argument("--max-context", type=whole, metavar="N", help="the context to write into the configuration")
+    parser.add_argument(
+        "--max-context", type=within(int, 1), metavar="N", help="the context to write into the configuration"
+    )
     parser.add_argument(
         "--rope-scaling",
         type=rope_scaling,
@@ -58,11 +61,10 @@ def run(args: argparse.Namespace) -> int:
     if len(args.bare) != 2:
         raise LovecraftError("lc convert takes a source and a destination", hint=f"for example: {EXAMPLE}")
     src, dst = _source(args.bare[0], args.checkpoint), Path(args.bare[1])
-    foreign = ("dtype", "shard_size") if dst.suffix == ".gguf" else ("type",)
-    for name in foreign:
+    for name in ("dtype", "shard_size") if dst.suffix == ".gguf" else ("type",):
         if getattr(args, name) is not None:
-            what = "a GGUF has --type" if dst.suffix == ".gguf" else "it is for a destination that ends in .gguf"
-            raise LovecraftError(f"{options.flag_of(name)} has no effect on {dst}", hint=what)
+            hint = "a GGUF is one file, and has --type" if dst.suffix == ".gguf" else "DST must end in .gguf for that"
+            raise LovecraftError(f"{options.flag_of(name)} has no effect on {dst}", hint=hint)
     from lovecraft.checkpoint import SHARD_BYTES
     from lovecraft.convert import convert
 
@@ -85,13 +87,6 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def whole(text: str) -> int:
-    """Return a whole number above 0, for argparse."""
-    if not text.isascii() or not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1, not {text!r}")
-    return int(text)
-
-
 def shard_size(text: str) -> int:
     """Return the bytes that a size like 2GB is, for argparse."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?) ?(\w+)", text)
@@ -107,8 +102,8 @@ def rope_scaling(text: str) -> RopeScaling:
     if kind not in KINDS:
         raise argparse.ArgumentTypeError(f"expected one of {', '.join(KINDS)}, not {kind!r}")
     flags = [f"--rope-scaling.{pair}" for pair in pairs]
-    cls = options.apply(ModelConfig, ["--rope-scaling", f"{kind.capitalize()}Scaling", *flags], None)
-    scaling = resolve(cls.rope_scaling)
+    cls: type[ModelConfig] = options.apply(ModelConfig, ["--rope-scaling", f"{kind.capitalize()}Scaling", *flags], None)
+    scaling = resolve(cls).rope_scaling
     assert isinstance(scaling, RopeScaling)
     return scaling
 

@@ -4,6 +4,7 @@ What llama.cpp wants is what its own converter writes (convert_hf_to_gguf.py, gg
 """
 
 import math
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -16,16 +17,11 @@ from lovecraft.convert.gguf import BLOCKS, BROKEN, GGUF, STORED, Value, open_ggu
 from lovecraft.convert.gguf_tokenizer import end_ids, special_ids, tokenizer_files
 from lovecraft.convert.source import Source, fit
 from lovecraft.errors import ModelError
-from lovecraft.models.architecture import Architecture, RopeParameters, parse_architecture
+from lovecraft.models.architecture import FAMILIES, Architecture, RopeParameters, parse_architecture
 from lovecraft.models.rope import inverse_frequencies
 
-# general.architecture: Hugging Face's model_type, and its class.
-FAMILIES = {
-    "llama": ("llama", "LlamaForCausalLM"),
-    "qwen2": ("qwen2", "Qwen2ForCausalLM"),
-    "qwen3": ("qwen3", "Qwen3ForCausalLM"),
-}
-WRITTEN = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}  # and the other way round
+# Hugging Face's model_type: general.architecture, which of the first of its name is also the model_type.
+WRITTEN = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
 INTERLEAVED = {"llama"}  # whose query and key rows llama.cpp has in another order
 
 # Hugging Face's name of a module: GGUF's.
@@ -57,8 +53,9 @@ def read_gguf(path: Path) -> Source:
     """Open a GGUF file as a source. Raises ModelError where its family or its tokenizer is not in the tables."""
     gguf = open_gguf(path)
     family = gguf.value("general.architecture", str)
-    if family not in FAMILIES:
-        raise ModelError(f"{path} is of the architecture {family!r}", hint=f"{', '.join(FAMILIES)} can be converted")
+    if family not in WRITTEN.values():
+        hint = f"{', '.join(sorted({*WRITTEN.values()}))} can be converted"
+        raise ModelError(f"{path} is of the architecture {family!r}", hint=hint)
     if len(gguf.tensors) < gguf.value(f"{family}.block_count", int):
         raise ModelError(f"{path} has {len(gguf.tensors)} tensors, too few for its layers", hint=BROKEN)
     dtype, reason = _storage(gguf)
@@ -82,13 +79,11 @@ def _config(gguf: GGUF, family: str) -> dict[str, Any]:
     def number(key: str, default: int | None = None) -> int:
         return gguf.value(f"{family}.{key}", int, default)
 
-    model_type, network = FAMILIES[family]
     hidden, heads = number("embedding_length"), number("attention.head_count")
     ids = special_ids(gguf)
-    biases = {kind: f"blk.0.{kind}.bias" in gguf.tensors for kind in ("attn_q", "ffn_up")}
     return {
-        "architectures": [network],
-        "model_type": model_type,
+        "architectures": [f"{FAMILIES[family].network}ForCausalLM"],
+        "model_type": family,
         "vocab_size": _vocabulary(gguf),
         "hidden_size": hidden,
         "intermediate_size": number("feed_forward_length"),
@@ -101,8 +96,8 @@ def _config(gguf: GGUF, family: str) -> dict[str, Any]:
         "rms_norm_eps": gguf.value(f"{family}.attention.layer_norm_rms_epsilon", float),
         "rope_theta": gguf.value(f"{family}.rope.freq_base", float, 10000.0),
         "rope_scaling": _rope_scaling(gguf, family),
-        "attention_bias": biases["attn_q"],
-        "mlp_bias": biases["ffn_up"],
+        "attention_bias": "blk.0.attn_q.bias" in gguf.tensors,
+        "mlp_bias": "blk.0.ffn_up.bias" in gguf.tensors,
         "tie_word_embeddings": "output.weight" not in gguf.tensors,
         "bos_token_id": ids.get("bos"),
         "eos_token_id": end_ids(ids),
@@ -154,10 +149,10 @@ def _check_heads(gguf: GGUF, family: str, architecture: Architecture) -> None:
 
 def _storage(gguf: GGUF) -> tuple[torch.dtype, str]:
     """Return the type for `auto` and why: what most of the weights are stored in, if that is a type of torch's."""
-    sizes: Counter[str] = Counter()
+    sizes = Counter({"F32": 0})
     for info in gguf.tensors.values():
         sizes[info.kind] += info.stop - info.start
-    kind = max(sizes, key=sizes.__getitem__, default="F32")
+    kind = sizes.most_common(1)[0][0]
     if kind in STORED:
         return STORED[kind], f"most of the file is {kind}"
     return torch.float32, f"what {kind} weights are computed in; --dtype bfloat16 halves the size and rounds them"
@@ -209,15 +204,14 @@ def as_written(architecture: Architecture) -> Architecture:
             f"llama.cpp does not compute this family's sliding window of {window} tokens, and the context is {context}",
             hint=f"--max-context {window} makes a GGUF that computes the same, for texts up to that",
         )
-    family = FAMILIES[WRITTEN[architecture.model_type]][0]
-    windowless = {"sliding_window": None, "max_window_layers": 0}
-    return attrs.evolve(architecture, model_type=family, max_position_embeddings=context, **windowless)
+    changes = {"model_type": WRITTEN[architecture.model_type], "max_position_embeddings": context}
+    return attrs.evolve(architecture, **changes, sliding_window=None, max_window_layers=0)
 
 
 def _scaling(rope: RopeParameters) -> dict[str, Value]:
     trained = {"original_context_length": rope.original_max_position_embeddings}
-    plain = attrs.evolve(rope, beta_fast=32.0, beta_slow=1.0, truncate=True)
-    plain = attrs.evolve(plain, attention_factor=0.1 * math.log(rope.factor) + 1.0)
+    sharper = 0.1 * math.log(rope.factor) + 1.0
+    plain = attrs.evolve(rope, beta_fast=32.0, beta_slow=1.0, truncate=True, attention_factor=sharper)
     match rope.rope_type:
         case "default":
             return {}
@@ -242,13 +236,10 @@ def theirs(name: str) -> str:
 
 def _ours(name: str) -> str:
     """Return Hugging Face's name of a tensor; an unknown one stays."""
-    module, _, kind = name.rpartition(".")
-    prefix = ""
-    if module.startswith("blk.") and module.count(".") == 2:
-        _, number, module = module.split(".")
-        prefix = f"model.layers.{number}."
-    ours = OURS.get(module)
-    return f"{prefix}{ours}.{kind}" if ours else name
+    match = re.fullmatch(r"(?:blk\.(\d+)\.)?(\w+)\.(\w+)", name)
+    if not match or match[2] not in OURS:
+        return name
+    return (f"model.layers.{match[1]}." if match[1] else "") + f"{OURS[match[2]]}.{match[3]}"
 
 
 def kind_of(tensor: Tensor, kind: str) -> str:

@@ -2,6 +2,8 @@
 
 import functools
 import pickle
+import re
+import struct
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,6 +22,9 @@ from lovecraft.tokenizer import TOKENIZER_FILES
 
 PICKLED, PICKLED_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
 KEPT = ("config.json", *TOKENIZER_FILES, *LICENCES, "README.md")  # what goes along with the weights
+# What torch.load was seen to raise for files of random bytes.
+DAMAGED = (RuntimeError, EOFError, OSError, ValueError, LookupError, AssertionError, TypeError, AttributeError)
+DAMAGED += (struct.error, zipfile.BadZipFile)
 
 Read = Callable[[str], Tensor]
 
@@ -114,11 +119,12 @@ def _load(file: Path) -> dict[str, Tensor]:
     try:
         loaded = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
     except pickle.UnpicklingError as error:
-        what = str(error).partition("Please file")[0].split("\n")[0]
-        hint = "it is damaged, or carries code, which is never run: get the weights as safetensors"
-        raise ModelError(f"{file} does not hold weights alone: {what}", hint=hint) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{file} cannot be read: {error}", hint="copy or download this file again") from None
+        named = re.search(r"GLOBAL (\S+)", str(error))
+        what = f"it names the code {named[1]}, which is not run" if named else "it is damaged, or no pickle at all"
+        raise ModelError(f"{file} does not hold weights alone: {what}", hint="get them as safetensors") from None
+    except DAMAGED as error:
+        what = str(error).partition(". ")[0] or repr(error)
+        raise ModelError(f"{file} cannot be read: {what}", hint="copy or download this file again") from None
     loaded = loaded if isinstance(loaded, dict) else {type(loaded).__name__: loaded}
     odd = [str(n) for n, t in loaded.items() if not (isinstance(t, Tensor) and t.dtype in FLOATS.values())]
     odd = [name for name in odd if not name.endswith(CONSTANT)]
