@@ -25,7 +25,7 @@ COMMANDS = {
     "runs": "list runs, or show one",
     "stop": "ask a running training to save and stop",
     "eval": "measure the loss on held-out text",
-    "convert": "turn a foreign model file into a model directory",
+    "convert": "turn a model into a model directory or a GGUF file",
     "serve": "serve a model over the OpenAI API",
     "generate": "continue a text",
     "chat": "talk to a model",
