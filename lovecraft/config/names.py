@@ -35,9 +35,15 @@ def strange(name: str) -> str:
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return `; did you mean 'x'?`, or the known names where none is close and they are few."""
     names = list(known)
-    if close := difflib.get_close_matches(name, names, 1):
-        return f"; did you mean {close[0]!r}?"
+    if near := close(name, names):
+        return f"; did you mean {near[0]!r}?"
     return f"; it has {', '.join(sorted(names))}" if 0 < len(names) <= 20 else ""
+
+
+def close(wrong: str, known: Iterable[str], cutoff: float = 0.6) -> list[str]:
+    """Return the known name that is closest to a wrong one, in whatever case; none where none is."""
+    by_case = {name.lower(): name for name in known}
+    return [by_case[name] for name in difflib.get_close_matches(wrong.lower(), by_case, 1, cutoff)]
 
 
 def nearest(wrong: str, known: Collection[str], mark: str) -> list[str]:
@@ -45,7 +51,7 @@ def nearest(wrong: str, known: Collection[str], mark: str) -> list[str]:
     by_last: dict[str, list[str]] = {}
     for name in known:
         by_last.setdefault(name.rpartition(mark)[2], []).append(name)
-    if close := difflib.get_close_matches(wrong, known, 1, cutoff=0.8):
-        return close
-    last = difflib.get_close_matches(wrong.rpartition(mark)[2], by_last, 1)
-    return [name for part in last for name in by_last[part]][:2] or difflib.get_close_matches(wrong, known, 1)
+    if near := close(wrong, known, cutoff=0.8):
+        return near
+    last = close(wrong.rpartition(mark)[2], by_last)
+    return [name for part in last for name in by_last[part]][:2] or close(wrong, known)

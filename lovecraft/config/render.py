@@ -46,7 +46,7 @@ def text_of(value: Any, root: Path | None = None) -> str:
     value = values.export(value, root)
     if isinstance(value, list | tuple):
         items = [text_of(item, root) for item in value]
-        plain = value and not any(not item or item != item.strip() or set(item) & set(',"[') for item in items)
+        plain = value and not any(not item or item != item.strip() or set(item) & set(',"[(') for item in items)
         return ", ".join(items) if plain else json.dumps(value, ensure_ascii=False)
     if isinstance(value, str):
         return value if value and value.isprintable() and value[0] != '"' else json.dumps(value, ensure_ascii=False)

@@ -22,6 +22,8 @@ from typing import Any, ClassVar, Final, Literal, Union
 import attrs
 from cattrs import Converter
 
+from lovecraft.config.names import close
+
 Location = Path | str
 """A path, or a `str` that starts with `hf:` and names something on the hub."""
 
@@ -263,7 +265,9 @@ def _choice(value: Any, hint: Any) -> Any:
     for choice in choices(hint).values():
         if value == choice and type(value) is type(choice):
             return choice
-    raise ValueError(f"expected {name_type(hint)}, got {spell(value)}{_remedy(value, hint)}")
+    near = close(value, choices(hint)) if isinstance(value, str) else []
+    remedy = _remedy(value, hint) or "".join(f"; did you mean {name!r}?" for name in near)
+    raise ValueError(f"expected {name_type(hint)}, got {spell(value)}{remedy}")
 
 
 def _annotated(value: Any, hint: Any) -> Any:
@@ -314,8 +318,8 @@ def _read(text: str, hint: Any, root: Path | None) -> Any:
     plain, optional, _ = core(hint)
     if optional and text.lower() == "none":
         return None
-    if typing.get_origin(plain) is tuple:
-        return _each(lambda item, kind: _read(item, kind, root), _items(text), plain)
+    if typing.get_origin(plain) is tuple:  # JSON's numbers and null are no texts that spell something
+        return _each(lambda item, kind: _read(item, kind, root) if isinstance(item, str) else item, _items(text), plain)
     if text.startswith('"'):  # in JSON's quotes a text may be empty, be `none`, or hold line breaks
         with contextlib.suppress(ValueError):
             text = str(json.loads(text))
@@ -338,15 +342,18 @@ def _read(text: str, hint: Any, root: Path | None) -> Any:
     return text
 
 
-def _items(text: str) -> list[str]:
-    """Split the text of a tuple: a JSON list, or words between commas."""
+def _items(text: str) -> list[Any]:
+    """Split the text of a tuple: a JSON list, or words between commas, in `(…)` or not, with a last comma or not."""
+    if text == "()" or (text.startswith("(") and text.endswith(")") and "," in text):
+        text = text[1:-1]
     if not text.startswith("["):
-        return [item.strip() for item in text.split(",")] if text not in ("", "()") else []
+        items = [item.strip() for item in text.split(",")]
+        return items if items[-1] else items[:-1]
     try:
         found = json.loads(text)
     except ValueError:
         raise ValueError(f"expected a JSON list, got {text!r}") from None
-    return ["none" if item is None else json.dumps(item) for item in found]
+    return [json.dumps(item) if isinstance(item, str | list) else item for item in found]
 
 
 def _read_number(text: str, kind: type) -> float:

@@ -185,6 +185,13 @@ MISTAKES = (
     "show tiny 10",
     "show tiny --dataset tiny",
     "show tiny --dataset tinny",
+    "show tiny --model models/empty",
+    "show tiny --no-shuffle",
+    "show tiny --optimizer SGD --optimizer.betas 1,2",
+    "show tiny --eval.prompts -hello",
+    "show tiny --optimizer.betas 0.9 0.95",
+    "show tiny seed=1",
+    "show tiny --model.dtype BFLOAT16",
     # what show and diff print
     "show tiny --why lr",
     "show tiny --save none --why save.every",

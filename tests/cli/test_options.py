@@ -97,6 +97,16 @@ def test_a_text_with_commas_and_blanks_is_a_json_list(change: Change) -> None:
     assert change("--eval.prompts", '["The sea, the sea", "-1"]').eval.prompts == ("The sea, the sea", "-1")
 
 
+@pytest.mark.parametrize("word", ["(0.9,0.95)", "(0.9, 0.95,)", "0.9,0.95,", "[0.9, 0.95]"])
+def test_a_tuple_may_be_written_as_in_python(change: Change, word: str) -> None:
+    assert change("--optimizer.betas", word).optimizer.betas == (0.9, 0.95)
+
+
+def test_a_name_in_brackets_is_no_tuple(change: Change) -> None:
+    assert change("--dataset.train", "(draft)").dataset.train == ("(draft)",)
+    assert change("--dataset.train", "()").dataset.train == ()
+
+
 def test_a_path_is_relative_to_where_one_stands(
     change: Change, workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -310,7 +320,7 @@ def test_a_required_section_that_is_not_set_is_filled_by_flags(workspace: Path) 
         ("--every 3", "no option --every; did you mean --save.every or --eval.every?"),
         ("--optimizer.momentum 3", "no option --optimizer.momentum"),
         ("--zzz 3", "no option --zzz"),
-        ("-x 3", "no option -x"),
+        ("-x 3", "unexpected '-x'"),
         ("--save none --save.every 3", "no option --save.every: save is switched off"),
         ("--optimizer.eps 3 --optimizer SGD", "no option --optimizer.eps"),
         ("--seed.x 3", "no option --seed.x"),
@@ -353,6 +363,52 @@ def test_a_required_section_that_is_not_set_is_filled_by_flags(workspace: Path) 
 )
 def test_a_wrong_flag_is_refused_by_name(refuse: Callable[..., ConfigError], words: str, message: str) -> None:
     assert refuse(*words.split()).message.startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("--no-shuffle", "did you mean --no-dataset.shuffle?"),
+        ("--no-save", "hint: --save none switches it off"),
+        ("--no-memory", "hint: memory cannot be switched off"),
+        ("--no-dataset", "hint: dataset cannot be switched off"),
+        ("--optimizer SGD --optimizer.betas 1,2", "SGD has no betas; it has lr, weight_decay, rounding"),
+        ("--optimizer.lrr 1", "did you mean --optimizer.lr?"),
+        ("--optimizer.batch-size 1", "did you mean --batch-size?"),
+        ("--optimizer sgd", "hint: write --optimizer SGD"),
+        ("--schedule LINEAR", "hint: write --schedule Linear"),
+        ("--save false", "hint: write --save none"),
+        ("--dataset.format TEXT", "did you mean 'text'?"),
+        ("--Max-steps 3", "did you mean --max-steps?"),
+        ("--eval.prompts -hello", "a value that begins with - is joined: --eval.prompts=-hello"),
+        ("--optimizer.betas 0.9 0.95", "a list is one word: --optimizer.betas 0.9,0.95"),
+        ("epochs=3", "hint: write --epochs=3"),
+        ("--dataset.train [1]", "expected str, got int 1"),
+        ('--dataset.train ["a",null]', "expected str, got None"),
+    ],
+)
+def test_what_to_write_instead_is_told(refuse: Callable[..., ConfigError], words: str, told: str) -> None:
+    error = refuse(*words.split())
+    assert told in f"{error.message}\nhint: {error.hint}"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("--model models/base", "write --model.path models/base"),
+        ("--model //models/base", "write --model.path //models/base"),
+        ("--model hf:org/name", "write --model.path hf:org/name"),
+        ("--dataset models", "write --dataset.source models"),
+        ("--dataset texts/a.txt", "write --dataset.source texts/a.txt"),
+        ("--dataset hf:org/name", "write --dataset.source hf:org/name"),
+    ],
+)
+def test_a_place_is_the_option_of_a_section_and_no_config(
+    workspace: Path, refuse: Callable[..., ConfigError], words: str, told: str
+) -> None:
+    (workspace / "models" / "base").mkdir(parents=True)
+    (workspace / "models" / "base" / "config.json").write_text("{}")
+    assert refuse(*words.split()).hint == told
 
 
 def test_a_section_is_found_by_name_only_inside_a_workspace(workspace: Path) -> None:
