@@ -65,6 +65,7 @@ FUNCTION_LINES = 60
 
 BROAD_EXCEPT = {
     "cli/__init__.py:main": "the process boundary: what a user's config raises is shown with the user's frames only",
+    "cli/shell.py:do": "the shell: a command fails by our mistake, the session with its history goes on",
     "engine/engine.py:_drive": "the engine's thread: one request fails, the others go on",
     "serve/server.py:work": "the loading thread: the error is handed to whoever waits for the model",
     "data/hub.py:_load": "the datasets library raises whatever its readers do: TypeError, yaml's own errors",

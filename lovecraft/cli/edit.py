@@ -73,17 +73,29 @@ def _menu(root: Path) -> str:
         stars = ["*" if default_of(name.partition("/")[0], list(said)) == name else "" for name in names]
         rows = [(str(i), star, name, said[name]) for i, (name, star) in enumerate(zip(names, stars, strict=True), 1)]
         console.table(rows, ("", "", "config", "description"), stream=sys.stderr)
-        sys.stderr.write("number or part of a name: ")
-        sys.stderr.flush()
-        word = sys.stdin.readline().strip()
+        word = _ask("number or part of a name: ")
         if not word:
             return ""
         chosen = names[int(word) - 1 : int(word)] if word.isdecimal() and word != "0" else []
-        chosen = chosen or [name for name in said if word == name] or [name for name in said if word in name]
+        meant = word if word in said else default_of(word, list(said))
+        chosen = chosen or [meant] * bool(meant) or [name for name in said if word in name]
         if not chosen:
             console.say(f"no config is {word!r}\n")
         names = chosen or names
     return names[0]
+
+
+def _ask(question: str) -> str:
+    """Return the answer to a question, "" for none; where it is broken off, the shell's own line is a new one."""
+    sys.stderr.write(question)
+    sys.stderr.flush()
+    line = ""
+    try:
+        line = sys.stdin.readline()
+    finally:
+        if not line.endswith("\n"):
+            console.say()
+    return line.strip()
 
 
 def _place(editor: str, file: Path, cls: str) -> list[str]:
@@ -105,4 +117,7 @@ def _editor() -> list[str]:
     if code and os.environ.get("VSCODE_IPC_HOOK_CLI"):
         return [code]
     named = os.environ.get("VISUAL") or os.environ.get("EDITOR")
-    return shlex.split(named) if named else [code, "--wait"] if code else []
+    try:
+        return shlex.split(named) if named else [code, "--wait"] if code else []
+    except ValueError as error:
+        raise LovecraftError(f"cannot run the editor {named!r}: {error}".lower(), hint="set VISUAL or EDITOR") from None

@@ -64,7 +64,7 @@ def _checked(item: Listed) -> Listed:
     if done.returncode == 0:
         return item
     lines = [line.removeprefix("error: ") for line in done.stderr.splitlines() if line and not line.startswith("hint:")]
-    said = lines[-1] if lines[:1] and lines[0].startswith("Traceback") else " ".join(lines)
+    said = lines[-1] if lines[:1] and lines[0].startswith("Traceback") else "; ".join(lines)
     return attrs.evolve(item, error=said or "it ends the process")
 
 

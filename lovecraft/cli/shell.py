@@ -1,7 +1,7 @@
 """The same commands without `lc`, with history and completion. `exit` or Ctrl-D leaves.
 
-`use CONFIG` makes a config the current one, and the prompt says so: `show` or `train --max-steps 10` then mean it.
-`use` alone forgets it.
+`use CONFIG` makes a config or a run the current one, and the prompt says so: `show` or `train --max-steps 10` then mean
+it. `use` alone forgets it.
 """
 
 import argparse
@@ -9,6 +9,7 @@ import contextlib
 import itertools
 import shlex
 import sys
+import traceback
 from pathlib import Path
 from types import ModuleType
 
@@ -19,13 +20,14 @@ from lovecraft.cli import candidates, console, report
 from lovecraft.cli.words import split
 from lovecraft.config import modules
 from lovecraft.config.load import find, find_root
+from lovecraft.config.record import find_run
 from lovecraft.errors import ConfigError, LovecraftError
 
 USAGE = "[CONFIG]"
 EXAMPLE = "lc shell finetune_lovecraft"
 TAKES_OPTIONS = False
 
-OWN = {"use": "make a config the current one; alone: forget it", "exit": "leave"}
+OWN = {"use": "make a config or a run the current one; alone: forget it", "exit": "leave"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -69,7 +71,7 @@ class Session:
         """Make a config the current one. Raises ConfigError where there is none of that name."""
         if len(words) > 1:
             raise ConfigError(f"use takes one config, not {' '.join(words)!r}")
-        if words:
+        if words and find_run(words[0]) is None:
             find(words[0])  # not loaded: one can well use a config to mend it
         self.current = "".join(words)
 
@@ -83,16 +85,22 @@ class Session:
         except LovecraftError as error:
             report.print_error(error)
             self.code = error.exit_code
+        except Exception:  # noqa: BLE001
+            traceback.print_exc()
+            self.code = 1  # as Python itself ends
         return False
 
     def _one(self, words: list[str]) -> int:
         if words[0] == "use":
             self.use(words[1:])
             return 0
+        if words[0] == "shell":
+            raise ConfigError("this is lc shell already", hint="`use CONFIG` makes a config the current one")
         modules.forget()  # a config may have been edited since the last command
         code = cli.main(self._named(words))
         if words in (["help"], ["--help"]):
-            console.out("\n" + "\n".join(f"  {name}  {line}" for name, line in OWN.items()))
+            width = max(map(len, cli.COMMANDS))
+            console.out("\n" + "\n".join(f"  {name.ljust(width)}  {line}" for name, line in OWN.items()))
         return code
 
     def _named(self, words: list[str]) -> list[str]:

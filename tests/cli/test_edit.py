@@ -1,5 +1,6 @@
 """`lc edit`: the right file in the right editor, also where the config is broken."""
 
+import io
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -54,6 +55,8 @@ def test_without_an_editor_the_error_says_what_to_set(
     assert "no editor is set" in done.err
     monkeypatch.setenv("EDITOR", "no-such-editor")
     assert "cannot run 'no-such-editor'" in lc("edit", "tiny").err
+    monkeypatch.setenv("EDITOR", 'vim "')
+    assert "cannot run the editor 'vim \"': no closing quotation" in lc("edit", "tiny").err
 
 
 def test_in_the_terminal_of_vs_code_its_own_window_opens_the_file(
@@ -127,10 +130,29 @@ def menu(workspace: Path, editor: Path, write: Command) -> Iterator[Terminal]:
     terminal.close()
 
 
-@pytest.mark.parametrize("keys", ["3\n", "tin\n", "nothing\n3\n", "9\ntiny\n", "default\n2\n", "texts\nti\n"])
+@pytest.mark.parametrize("keys", ["3\n", "tin\n", "nothing\n3\n", "9\ntiny\n", "default\n2\n", "tex\nti\n"])
 def test_a_number_or_a_part_of_a_name_chooses(menu: Terminal, editor: Path, workspace: Path, keys: str) -> None:
     assert menu.leave(keys) == 3
     assert editor.read_text() == f"--wait {workspace}/projects/tiny/default.py\n"
+
+
+def test_a_projects_name_means_its_default(menu: Terminal, editor: Path, workspace: Path, write: Command) -> None:
+    write("projects/tiny/other.py", "from projects.tiny.default import Train as T\n\n\nclass Train(T):\n    pass\n")
+    menu.leave("\n")
+    again = Terminal([sys.executable, "-m", "lovecraft", "edit"], workspace, NO_COLOR="1")
+    again.until("number or part of a name: ")
+    assert again.leave("tiny\n") == 3
+    again.close()
+    assert editor.read_text() == f"--wait {workspace}/projects/tiny/default.py\n"
+
+
+@pytest.mark.parametrize(("answer", "lines"), [("", "\n"), ("\n", ""), ("tiny\n", "")])
+def test_an_answer_that_is_broken_off_ends_its_line(
+    answer: str, lines: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO(answer))
+    assert edit._ask("which? ") == answer.strip()
+    assert capsys.readouterr().err == f"which? {lines}"
 
 
 @pytest.mark.parametrize("keys", ["\n", "\x04"])

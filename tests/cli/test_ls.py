@@ -123,8 +123,14 @@ def test_check_imports_each_and_tells_what_is_wrong_with_it(lc, workspace, write
         '"""e"""\nimport sys\n\nsys.exit(0)\n\n\nclass Train(Base):\n    pass\n',
     )
 
+    write(
+        "projects/bad/two.py",
+        "from projects.texts import default as d\n\n\nclass Dataset(d.Dataset):\n    block_size = 0\n    stride = -1\n",
+    )
+
     rows = {row["config"]: row["error"] for row in json.loads(lc("ls", "--check", "--json").out)}
 
     assert rows["tiny/default"] is None
+    assert "got 0; projects/bad/two.py:6: stride: must be" in rows["bad/two"]
     assert rows["bad/missing"] == "ModuleNotFoundError: No module named 'no_such_module'"
     assert rows["bad/exits"]

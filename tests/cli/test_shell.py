@@ -10,7 +10,11 @@ from typing import Any
 
 import pytest
 
-from lovecraft.cli import shell
+from lovecraft import cli
+from lovecraft.cli import ls, shell
+from lovecraft.config import record
+from lovecraft.config.load import load
+from lovecraft.runs import create
 from tests.cli.terminal import Terminal
 
 Command = Callable[..., Any]
@@ -90,6 +94,45 @@ def test_it_may_begin_with_a_config(lc: Command, workspace: Path, typed: Callabl
     assert lc("shell", "tinny").code == 2
 
 
+def test_a_run_may_be_the_current_one(lc: Command, workspace: Path, typed: Callable[..., None]) -> None:
+    made = record.make(load("tiny").cls, "tiny/default", workspace, {})
+    directory = create(workspace, "tiny/default", made).directory
+    typed("use tiny/default/001", "show --json", f"use {directory}", "show --json")
+    done = lc("shell")
+    assert done.out.count('"config": "tiny/default"') == 2
+    assert done.code == 0
+
+
+def test_an_error_of_ours_is_shown_and_the_shell_goes_on(
+    workspace: Path,
+    typed: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(ls, "find_root", lambda: 1 / 0)
+    typed("ls", "show texts")
+    assert cli.main(["shell"]) == 0
+    out, err = capfd.readouterr()
+    assert "ZeroDivisionError" in err
+    assert "block_size" in out
+
+
+def test_the_shell_does_not_nest_and_its_help_is_aligned(
+    lc: Command, workspace: Path, typed: Callable[..., None]
+) -> None:
+    typed("help", "shell tiny")
+    done = lc("shell")
+    assert "this is lc shell already" in done.err
+    assert done.code == 2
+    starts = {
+        line.index(said)
+        for said in ("open a config", "make a config or", "leave")
+        for line in done.out.splitlines()
+        if said in line
+    }
+    assert len(starts) == 1
+
+
 def test_a_prompt_is_no_config(workspace: Path) -> None:
     session = shell.Session(workspace, "tiny")
     assert session._named(["generate", "The old lamp", "--n", "2"]) == ["generate", "tiny", "The old lamp", "--n", "2"]
@@ -113,7 +156,7 @@ def test_only_what_there_is_can_be_used_and_what_breaks_later_is_told(
     assert "no config 'tinny'; did you mean tiny" in done.err
     assert "use takes one config, not 'tiny texts'" in done.err
     assert "projects/tiny/default.py" in done.err
-    assert "make a config the current one" in done.out
+    assert "make a config or a run the current one" in done.out
     assert done.code == 1
 
 
