@@ -10,10 +10,10 @@ import importlib.machinery
 import re
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import CodeType, ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
 from lovecraft.config import source
 from lovecraft.config.names import did_you_mean
@@ -53,6 +53,8 @@ _one_at_a_time = threading.RLock()
 """Held while modules are loaded: what `workspace` means is one for the whole process."""
 _loading: list[str] = []
 """The files of the configs that are being loaded, outermost first."""
+_problems: list[str] = []
+"""What is wrong in the classes that these have defined so far."""
 
 
 def active_root() -> Path | None:
@@ -113,8 +115,9 @@ def is_users(file: str) -> bool:
 def run(name: str, root: Path) -> ModuleType:
     """Import one of the workspace's modules by its dotted name.
 
-    Raises ConfigError where it prints, reads input, ends the process, is part of an import cycle, or imports what
-    the workspace does not have; what it raises itself passes through.
+    Raises ConfigError for what is wrong in its classes and those that it imports, all at once, and where it prints,
+    reads input, ends the process, is part of an import cycle, or imports what the workspace does not have; what it
+    raises itself passes through.
     """
     with _one_at_a_time:
         use(root)
@@ -125,9 +128,13 @@ def run(name: str, root: Path) -> ModuleType:
         try:
             with contextlib.chdir("."), _kept_console():  # a config may change the directory for itself only
                 return importlib.import_module(name)
+        except ConfigError as error:
+            _problems.extend([error.message] if _problems else [])
+            raise
         except SystemExit as error:
+            said = f"it says {error.code!r}" if isinstance(error.code, str) else f"exit code {error.code or 0}"
             raise ConfigError(
-                f"{_places(error)[-1]}: ends the process when it is imported (exit code {error.code})",
+                f"{_places(error)[-1]}: ends the process when it is imported ({said})",
                 hint="raise an exception there, which says what is wrong",
             ) from None
         except (ImportError, AttributeError, TypeError) as error:
@@ -136,6 +143,30 @@ def run(name: str, root: Path) -> ModuleType:
             raise told from error
         finally:
             _loading.pop()
+            if _problems and not _loading:
+                forget()  # the next load shall meet the problems, too
+                _refuse()
+
+
+def tell(problems: list[str]) -> None:
+    """Raise ConfigError for what is wrong in a class; while configs are loaded keep it, to tell all of it at once."""
+    _problems.extend(problems)
+    if not _loading:
+        _refuse()
+
+
+def _refuse() -> NoReturn:
+    told = in_order(_problems)
+    _problems.clear()
+    raise ConfigError("\n".join(told))
+
+
+def in_order(problems: Iterable[str]) -> list[str]:
+    """Return each problem once, those of a file together, by line."""
+    once = list(dict.fromkeys(problems))
+    files = list(dict.fromkeys(line.partition(":")[0] for line in once))
+    at = {line: (files.index(line.partition(":")[0]), *map(int, re.findall(r"^[^:]*:(\d+):", line))) for line in once}
+    return sorted(once, key=at.__getitem__)
 
 
 # --- stdin and stdout ---------------------------------------------------------------------------
@@ -152,7 +183,8 @@ class _Kept:
         frame = sys._getframe(1)  # print and input, which are C, look `write` and `readline` up from their caller's
         where = f"{shorten(frame.f_code.co_filename)}:{frame.f_lineno}"
         if self.loading and name.startswith(("write", "read", "buffer")) and is_users(frame.f_code.co_filename):
-            if name.startswith("read"):
+            line = read(frame.f_code.co_filename).splitlines()[frame.f_lineno - 1]
+            if name.startswith("read") or "input(" in line:  # which first writes its question
                 raise ConfigError(f"{where}: reads input when it is imported; make what it asks for an option")
             raise ConfigError(f"{where}: prints when it is imported; stdout is for data: add file=sys.stderr")
         return (lambda: None) if name == "close" else getattr(self.stream, name)  # exit() closes stdin

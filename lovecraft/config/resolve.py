@@ -12,6 +12,7 @@ import attrs
 
 from lovecraft.config import base, source, values
 from lovecraft.config.base import Config, Derived, Option, Origin
+from lovecraft.config.modules import in_order
 from lovecraft.errors import ConfigError
 
 T = TypeVar("T", bound=Config)
@@ -46,7 +47,7 @@ class Row:
         raw, _ = self.history[0]
         if isinstance(raw, Derived):
             return source.last_comment(raw.function)
-        return source.comment(self.origin.file, self.origin.line) if self.origin.line else ""
+        return source.comment(self.origin.file, self.origin.line) if self.origin.line else self.origin.comment
 
     @property
     def sentence(self) -> str:
@@ -88,7 +89,7 @@ def resolve(config: Any) -> Any:
         raise ConfigError(f"expected a config class or an instance, got {config!r}")
     instance, problems = _settle(config, "", base.written(config))
     if problems:
-        raise ConfigError("\n".join(problems))
+        raise ConfigError("\n".join(in_order(problems)))
     return instance
 
 

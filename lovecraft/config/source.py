@@ -9,28 +9,48 @@ import tokenize
 from collections.abc import Callable
 from typing import Any
 
+_OPEN = (("(", ")"), ("[", "]"), ("{", "}"), ('"""', "?"), ("'''", "?"))
+"""What opens a value that may go on below, and what closes it."""
+
 
 @functools.cache
-def _module(file: str) -> dict[str, dict[str, str]]:
-    """Read a file's classes: {qualified name: {option: sentence}}; empty where there is no source."""
+def _tree(file: str) -> ast.Module:
+    """Return a file's syntax tree; an empty one where there is no source."""
     try:
-        tree = ast.parse("".join(linecache.getlines(file)))
+        return ast.parse("".join(linecache.getlines(file)))
     except SyntaxError:
-        return {}
-    found: dict[str, dict[str, str]] = {}
+        return ast.Module([], [])
+
+
+@functools.cache
+def _classes(file: str) -> dict[str, ast.ClassDef]:
+    """Return a file's classes by qualified name."""
+    found: dict[str, ast.ClassDef] = {}
 
     def visit(body: list[ast.stmt], prefix: str) -> None:
         for node in body:
             if isinstance(node, ast.ClassDef):
-                found[prefix + node.name] = _sentences(node)
+                found[prefix + node.name] = node
                 visit(node.body, f"{prefix}{node.name}.")
             elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 visit(node.body, f"{prefix}{node.name}.<locals>.")
 
-    visit(tree.body, "")
+    visit(_tree(file).body, "")
     return found
 
 
+def line_of(cls: type, file: str, name: str) -> int:
+    """Return the line where the body of a class last sets `name`; 0 where there is no source."""
+    found, rest = 0, list[Any](getattr(_classes(file).get(cls.__qualname__), "body", []))
+    while rest:
+        node = rest.pop()
+        said = getattr(node, "name", node.id if isinstance(getattr(node, "ctx", None), ast.Store) else None)
+        found = max(found, node.lineno) if said == name else found
+        rest += () if isinstance(node, ast.FunctionDef | ast.ClassDef) else ast.iter_child_nodes(node)
+    return found
+
+
+@functools.cache
 def _sentences(node: ast.ClassDef) -> dict[str, str]:
     said = {}
     for statement, below in zip(node.body, node.body[1:], strict=False):
@@ -47,28 +67,36 @@ def sentence(cls: type, name: str) -> str:
         function = getattr(vars(base).get(name), "function", None)
         if function is not None and function.__doc__:
             return inspect.cleandoc(function.__doc__)
-        file = vars(base).get("__file__", "")
-        if said := _module(file).get(base.__qualname__, {}).get(name):
+        node = _classes(vars(base).get("__file__", "")).get(base.__qualname__)
+        if node is not None and (said := _sentences(node).get(name)):
             return said
     return ""
 
 
 @functools.cache
 def comment(file: str, line: int) -> str:
-    """Return the comment that ends a line of code, without its `#`; comments of linters and checkers count as none."""
+    """Return the comment that ends a line of code, without its `#`; comments of linters and checkers count as none.
+
+    Of a statement that goes on below, without a comment on that line, it is that of its last line.
+    """
     text, mark, found = linecache.getline(file, line).strip().partition("#")
     if mark and ("'" in text or '"' in text):  # it may stand inside a string
         found = _tokenized(f"{text}#{found}")
+    if not found and (text.endswith("\\") or any(text.count(a) > text.count(b) for a, b in _OPEN)):
+        whole = (n for n in ast.walk(_tree(file)) if isinstance(n, ast.Assign | ast.AnnAssign) and n.lineno == line)
+        last = max((n.end_lineno or 0 for n in whole), default=line)
+        found = _tokenized("".join(linecache.getlines(file)[line - 1 : last]).strip())
     words = found.lstrip("# ").strip()
     return "" if words.startswith(("noqa", "type:", "pyrefly:", "pyright:")) else words
 
 
-def _tokenized(line: str) -> str:
-    """Return the comment token of a line of code. The first call is slow: tokenize then compiles its patterns."""
+def _tokenized(code: str) -> str:
+    """Return the comment that ends a piece of code. The first call is slow: tokenize then compiles its patterns."""
     found = ""
     try:
-        for token in tokenize.generate_tokens(io.StringIO(line).readline):
-            found = token.string if token.type == tokenize.COMMENT else found
+        for token in tokenize.generate_tokens(io.StringIO(code).readline):
+            if token.type == tokenize.COMMENT and token.start[0] == code.count("\n") + 1:
+                found = token.string
     except (tokenize.TokenError, IndentationError):  # the statement goes on below; this line of it has been read
         pass
     return found
@@ -84,5 +112,6 @@ def last_comment(function: Callable[..., Any]) -> str:
 def forget() -> None:
     """Drop what was read of the files that have changed since."""
     linecache.checkcache()
-    _module.cache_clear()
+    for read in (_tree, _classes, _sentences):
+        read.cache_clear()
     comment.cache_clear()

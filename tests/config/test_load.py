@@ -262,6 +262,40 @@ def test_an_edited_config_is_read_again_after_forgetting(workspace: Path, write:
     assert resolve(load("one/a").cls).block_size == 100
 
 
+def test_all_problems_of_the_classes_that_are_loaded_are_told_at_once(workspace: Path, write: Write) -> None:
+    write("projects/one/parent.py", "from lovecraft import TrainConfig\n\nclass Train(TrainConfig):\n    seeed = 1\n")
+    text = """
+        from lovecraft import AdamW, DatasetConfig, derived
+        from projects.one import parent
+
+        class Dataset(DatasetConfig):
+            strid = 1
+            fresh: list[int] = (3,)
+
+        class Optimizer(AdamW):
+            rl = 1e-3
+
+        class Train(parent.Train):
+            dataset = Dataset
+            optimizer = Optimizer
+            epoch = 3
+            batch_size = derived(4)
+    """
+    write("projects/one/a.py", text)
+    for _ in range(2):  # also when it is tried again
+        assert [line.partition(";")[0] for line in refused("one/a").message.splitlines()] == [
+            "projects/one/parent.py:4: Train has no option 'seeed'",
+            "projects/one/a.py:5: Dataset has no option 'strid'",
+            "projects/one/a.py:6: fresh: an option cannot be of type list",
+            "projects/one/a.py:9: Optimizer has no option 'rl'",
+            "projects/one/a.py:14: Train has no option 'epoch'",
+            "projects/one/a.py:15: derived takes a method",
+        ]
+    write("projects/one/parent.py", "from lovecraft import TrainConfig\n\nclass Train(TrainConfig):\n    seed = 1\n")
+    assert "seeed" not in refused("one/a").message
+    assert load("one/parent").cls.seed == 1
+
+
 def test_configs_are_never_read_from_bytecode(workspace: Path, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     """Python compares seconds and sizes only, and scripts edit faster."""
     monkeypatch.setattr(sys, "dont_write_bytecode", False)

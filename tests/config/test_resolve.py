@@ -187,6 +187,51 @@ def test_comments_are_the_reasons_of_values(define: Callable[..., Any]) -> None:
     assert found["dataset.validation"] == "held out"  # of the class it derives from
 
 
+def test_the_reason_of_a_plain_mixins_value_is_found(define: Callable[..., Any]) -> None:
+    cls = define(
+        """
+        import workspace
+        from projects.texts.default import Dataset
+
+        class Long:
+            max_steps = 9  # long enough
+
+        class Train(Long, workspace.Train):
+            dataset = Dataset
+        """
+    )
+    found = row(cls, "max_steps")
+    assert (base.place(found.origin), found.comment) == ("projects/p/c.py:5", "long enough")
+
+
+def test_a_comment_behind_the_last_line_of_a_value_is_its_reason(define: Callable[..., Any]) -> None:
+    cls = define(
+        """
+        import workspace
+        from projects.texts import default
+
+        class Dataset(default.Dataset):
+            train = (
+                "a.txt",  # no reason of the option
+                "b.txt",
+            )  # these two
+            stride = 2 + \\
+                2  # on two lines
+            text_field = '''a
+        b'''  # a text
+
+        class Train(workspace.Train):
+            dataset = Dataset
+        """
+    )
+    found = {row.path: row.comment for row in rows(cls)}
+    assert [found[f"dataset.{name}"] for name in ("train", "stride", "text_field")] == [
+        "these two",
+        "on two lines",
+        "a text",
+    ]
+
+
 def test_a_row_has_the_history_of_its_value_the_winner_first(workspace: Path) -> None:
     found = row(override(load("tiny").cls, {"optimizer.lr": 1.0}), "optimizer.lr")
     assert [value for value, _ in found.history] == [1.0, 1e-3, 2e-5, 1e-5]
@@ -381,12 +426,12 @@ def test_all_problems_are_reported_at_once_each_with_its_place(define: Callable[
         "write Constant, Linear, Cosine, WSD or a subclass",
         "projects/p/c.py:16: memory: expected Memory, got None; write Memory or a subclass",
         "projects/p/c.py:17: save: expected Save or none, got the class Dataset; write Save or a subclass",
-        "projects/p/c.py:19: batch_size: expected int, got bool True",
         "projects/p/c.py:18: seed: expected int, got float 1.5",
+        "projects/p/c.py:19: batch_size: expected int, got bool True",
     ]
 
 
-def test_a_wrong_value_of_a_plain_mixin_names_the_mixins_file(define: Callable[..., Any]) -> None:
+def test_a_wrong_value_of_a_plain_mixin_names_its_line(define: Callable[..., Any]) -> None:
     cls = define(
         """
         import workspace
@@ -399,7 +444,7 @@ def test_a_wrong_value_of_a_plain_mixin_names_the_mixins_file(define: Callable[.
             dataset = Dataset
         """
     )
-    assert problems(cls) == ["projects/p/c.py: max_steps: expected int, got str 'many'"]
+    assert problems(cls) == ["projects/p/c.py:5: max_steps: expected int, got str 'many'"]
 
 
 def test_a_missing_option_names_the_class_to_set_it_in(define: Callable[..., Any]) -> None:
