@@ -21,6 +21,8 @@ from lovecraft.errors import ConfigError
 USAGE = "CONFIG [tokenizer | dataset | model] [--dry-run] [--json] [--option value …]"
 EXAMPLE = "lc build finetune_lovecraft dataset --dry-run"
 BARE = 2
+PARTS = {"tokenizer": "bpe.vocab_size", "dataset": "block_size", "model": "path"}
+"""The parts of a config, each by an option that a config with it has."""
 FILES_NAMED = 5  # of those that changed in the corpus
 
 

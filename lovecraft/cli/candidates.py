@@ -71,7 +71,7 @@ def complete(line: str, current: str = "") -> tuple[str, str, dict[str, str]]:
 
 
 def _offered(given: list[str], text: str, current: str) -> Pairs:
-    if not given:
+    if given in ([], ["help"]):
         yield from COMMANDS.items()
     if not given or given[0] not in COMMANDS:
         return
@@ -87,6 +87,9 @@ def _offered(given: list[str], text: str, current: str) -> Pairs:
         return
     _, can_be, needed = flags.get(given[-1], ("", [], False))
     left = [] if needed else places(command)[len(bare) :]
+    for part, path in getattr(command, "PARTS", {}).items():
+        if not any(f".{one}".endswith(f".{path}") for one in options):
+            left = [[word for word in place if word != part] for place in left]
     if not text.startswith("-"):
         yield from _values(can_be + (left[0] if left else []), root, text, options)
     if text.startswith("-") or not (needed or left):

@@ -8,6 +8,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, TextIO
 
+from lovecraft.config import render
 from lovecraft.config.diff import Change
 from lovecraft.config.render import columns, text_of
 from lovecraft.errors import LovecraftError
@@ -80,10 +81,40 @@ def table(
     flow(lines, stream, heads.index("origin") if "origin" in heads else 0)
 
 
-def changes(found: Sequence[Change], stream: TextIO | None = None) -> None:
-    """Print what changed, an option a line: its value, what it was, and where the value comes from."""
-    rows = [(c.path, text_of(c.b), text_of(c.a), c.b_origin) for c in found]
+def changes(found: Sequence[Change], stream: TextIO | None = None, *, of_defaults: bool = False) -> None:
+    """Print what changed, an option a line: its value, what it was, and where the value comes from.
+
+    A side that lacks the option has no origin; neither have the library's defaults.
+    """
+    rows = [
+        (c.path, text_of(c.b) if c.b_origin else "–", text_of(c.a) if c.a_origin or of_defaults else "–", c.b_origin)
+        for c in found
+    ]
     table(rows, ("option", "value", "was", "origin"), styles=("bold", "value", "dim", "dim"), stream=stream)
+
+
+def sides(found: Sequence[Change]) -> None:
+    """Print each option that differs, and below it both values with their origins."""
+    if not fancy(sys.stdout):
+        out(render.changes(found))
+        return
+    for change in found:
+        flow([[(change.path, "bold")]], sys.stdout)
+        for sign, value, origin, style in (
+            ("-", change.a, change.a_origin, "dim"),
+            ("+", change.b, change.b_origin, "value"),
+        ):
+            if origin:
+                flow([[(sign, style), (text_of(value), style), (origin, "dim")]], sys.stdout, origin=2)
+
+
+def chain(lines: Sequence[tuple[str, str, str, str]], sentence: str) -> None:
+    """Print the values that an option was given, and the sentence that documents it."""
+    if not fancy(sys.stdout):
+        out("\n".join(filter(None, (columns(lines), sentence))))
+        return
+    flow([list(zip(line, ("bold", "value", "dim", "reason"), strict=True)) for line in lines], sys.stdout, origin=2)
+    flow([[(sentence, "")]], sys.stdout)
 
 
 def flow(lines: Sequence[Cells], stream: TextIO, origin: int = 0) -> None:

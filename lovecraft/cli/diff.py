@@ -5,7 +5,6 @@ import argparse
 import attrs
 
 from lovecraft.cli import console, target
-from lovecraft.config import render
 from lovecraft.errors import ConfigError
 
 USAGE = "A B [--json]"
@@ -28,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         console.out_json([attrs.asdict(change) for change in changes])
     elif changes:
-        console.out(render.changes(changes))
+        console.sides(changes)
     else:
         console.say("no difference")
     return 1 if changes else 0

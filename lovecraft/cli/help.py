@@ -12,11 +12,9 @@ import attrs
 from lovecraft.cli import COMMANDS, console, options
 from lovecraft.config import base, source, values
 from lovecraft.config.base import Derived, Option
-from lovecraft.config.render import breaks, columns, text_of
+from lovecraft.config.render import breaks, text_of
 from lovecraft.config.resolve import Row, all_rows, choices, rows_so_far
 from lovecraft.errors import ConfigError
-
-LAYOUT: Any = {"subsequent_indent": "      ", "break_on_hyphens": False, "break_long_words": False}
 
 
 @attrs.frozen
@@ -32,12 +30,16 @@ class Described:
 
 def explain(name: str, command: ModuleType, parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """Print a command's help to stdout. What is wrong with the config that it is given is raised after all is told."""
-    usage = getattr(command, "USAGE", "CONFIG [--option value …]")
-    console.out(f"usage: lc {name} {usage}".rstrip() + f"\n\n{COMMANDS[name]}")
-    if words := (command.__doc__ or "").partition("\n\n")[2].strip():
-        console.out("\n" + words)
-    flags = [(_spelled(action), action.help or "") for action in parser._actions]
-    console.out("\nflags:\n" + _indent(columns(flags)))
+    usage = getattr(command, "USAGE", "CONFIG [--option value …]").replace(" ", "\xa0").replace("\xa0[", " [")
+    usage = _filled(f"usage: lc {name} {usage}".rstrip(), "", "      ").replace("\xa0", " ")  # broken before a [ only
+    console.out(f"{usage}\n\n{COMMANDS[name]}")
+    for words in filter(None, (command.__doc__ or "").strip().split("\n\n")[1:]):
+        console.out("\n" + (words if words.startswith(" ") else _filled(words)))
+    flags = {_spelled(action): action.help or "" for action in parser._actions}
+    room = max(map(len, flags)) + 4
+    console.out("\nflags:")
+    for flag, said in flags.items():
+        console.out(_filled(f"  {flag}".ljust(room) + said, "", " " * min(room, _width() // 2)))
     try:
         wrong = _options(name, command, args)
     finally:
@@ -82,21 +84,25 @@ def _spelled(action: argparse.Action) -> str:
     return f"{name} [{metavar}]" if action.nargs == "?" else f"{name} {metavar}"
 
 
+def _width() -> int:
+    return max(40, shutil.get_terminal_size().columns)
+
+
+def _filled(text: str, first: str = "", rest: str = "") -> str:
+    """Return a text in lines of the terminal's width; no word is broken."""
+    lines = {"initial_indent": first, "subsequent_indent": rest}
+    return textwrap.fill(text, _width(), **lines, break_on_hyphens=False, break_long_words=False)
+
+
 def _listed(found: list[Described]) -> str:
     """Return the options, section by section: flag, value, type and origin, and below them the sentence."""
-    width = max(40, shutil.get_terminal_size().columns)
     lines: list[str] = []
     for one, apart in zip(found, breaks([one.path for one in found]), strict=True):
         flag = options.flag_of(one.path)
         head = "  ".join(filter(None, (flag, one.value, f"({one.type})", one.origin)))
         lines += [""] if apart else []
-        for text, first in ((head, "  "), (one.sentence, "      ")):
-            lines += textwrap.wrap(text, width, initial_indent=first, **LAYOUT)
+        lines += [_filled(text, first, "      ") for text, first in ((head, "  "), (one.sentence, "      ")) if text]
     return "\n".join(lines)
-
-
-def _indent(text: str) -> str:
-    return textwrap.indent(text, "  ")
 
 
 def describe(cls: Any, root: Path | None) -> tuple[list[Described], ConfigError | None]:

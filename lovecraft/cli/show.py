@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--diff",
         nargs="?",
         const="default",
-        metavar="parent",
+        metavar="parent|CONFIG",
         help="only what differs from the library's defaults; =parent: what this file changed; =CONFIG: from another",
     )
     parser.add_argument("--why", metavar="OPTION", help="every value that an option was given, the winning one first")
@@ -105,7 +105,7 @@ def _why(loaded: Loaded, args: argparse.Namespace) -> None:
     if args.json:
         console.out_json(render.chain(found[path], loaded.root))
     else:
-        console.out(render.why(found[path], loaded.root))
+        console.chain(render.why(found[path], loaded.root), found[path].sentence)
 
 
 def _diff(args: argparse.Namespace) -> None:
@@ -119,6 +119,6 @@ def _diff(args: argparse.Namespace) -> None:
     if args.json:
         console.out_json([attrs.asdict(change) for change in changes])
     elif changes:
-        console.changes(changes)
+        console.changes(changes, of_defaults=args.diff == "default")
     else:
         console.say("no difference")

@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     config, loaded = target.train_config(args)
     changes = diff.changed_from_defaults(diff.entries(loaded.cls, loaded.root))
     console.say(f"{loaded.name}, where it differs from the defaults:")
-    console.changes(changes, sys.stderr)
+    console.changes(changes, sys.stderr, of_defaults=True)
     from lovecraft.data.build import cache_key, corpus_inputs
     from lovecraft.files import content_hash
     from lovecraft.train.control import only_one

@@ -4,6 +4,7 @@ Options that users declare themselves are read by their own derived values only,
 The comment that gives the reason for a value stays beside it.
 """
 
+import ast
 import importlib
 from pathlib import Path
 from typing import Any
@@ -32,10 +33,11 @@ def module(cls: Any, name: str, root: Path) -> str:
     names = {path: _class_name(path) if path else _root_name(cls) for path in bodies}
     classes = [f"class {names[path]}({kinds[path]}):\n" + "\n".join(bodies[path]) for path in reversed(bodies)]
     text = "\n\n\n".join(classes)
-    imports = ["from pathlib import Path\n"] if "Path(" in text else []
+    used = {node.id for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Name)}
+    imports = ["from pathlib import Path\n"] if "Path" in used else []
     imported = sorted({*kinds.values()}, key=lambda kind: (not kind.isupper(), kind))
     imports.append(f"from lovecraft import {', '.join(imported)}")
-    imports += ["from workspace import ROOT"] if " = ROOT" in text else []
+    imports += ["from workspace import ROOT"] if "ROOT" in used else []
     return f'"""{name}, every value written out."""\n\n' + "\n".join(imports) + f"\n\n\n{text}\n"
 
 

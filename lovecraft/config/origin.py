@@ -16,6 +16,8 @@ class Origin:
     file: str
     line: int = 0
     said: str = ""
+    comment: str = ""
+    """The reason that stood there, where the file is no longer read."""
 
 
 def place(origin: Origin) -> str:

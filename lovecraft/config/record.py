@@ -136,8 +136,9 @@ def replay(record: dict[str, Any], root: Path) -> Any:
     changes = _changes(cls, recorded, "", root)
     if unknown := next((path for path in recorded if path not in changes), None):
         raise ConfigError(f"the record has the option {unknown!r}, which this lovecraft does not have")
-    said = {path: Origin("", said=e.origin) for path, e in recorded.items()}
-    return override(cls, changes, said)
+    fixed = Entry("", None, "", NAME)  # a section of one kind only, which has no row
+    found = {path: recorded.get(path, fixed) for path in changes}
+    return override(cls, changes, {path: Origin("", said=e.origin, comment=e.comment) for path, e in found.items()})
 
 
 def _changes(cls: Any, recorded: dict[str, Entry], prefix: str, root: Path) -> dict[str, Any]:

@@ -68,14 +68,14 @@ def chain(row: Row, root: Path | None) -> list[dict[str, Any]]:
     return found
 
 
-def why(row: Row, root: Path | None) -> str:
-    """Return the whole chain of values that an option was given, the winning one first, with the reasons."""
-    lines = []
+def why(row: Row, root: Path | None) -> list[tuple[str, str, str, str]]:
+    """Return a line for each value that an option was given, the winning one first: value, origin, reason."""
+    lines: list[tuple[str, str, str, str]] = []
     for (raw, _), link in zip(row.history, chain(row, root), strict=True):
         text = "derived" if isinstance(raw, Derived) and lines else text_of(link["value"]) + _alias(raw)
         reason = f"# {link['comment']}" if link["comment"] else ""
         lines.append((row.path if not lines else "  was", text, link["origin"], reason))
-    return "\n".join(filter(None, (columns(lines), row.sentence)))
+    return lines
 
 
 def _alias(raw: Any) -> str:

@@ -1,12 +1,14 @@
 """`lc diff`: what differs between configs, runs and records, with both origins, and the exit code."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lovecraft.cli import console
 from lovecraft.config import record
 from lovecraft.config.load import load
 
@@ -49,6 +51,18 @@ def test_a_difference_prints_both_sides_and_exits_1(lc: Command, long: str) -> N
         "- 4  projects/tiny/default.py:9",
         "+ 50  projects/tiny/long.py:9",
     ]
+
+
+def test_at_a_terminal_what_differs_is_coloured_and_nothing_is_wider_than_it(
+    lc: Command, long: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "fancy", lambda stream: True)
+    monkeypatch.setenv("COLUMNS", "40")
+    plain = re.sub(r"\033\[[\d;]*m", "", out := lc("diff", "tiny", long).out)
+    assert "\033[1mmax_steps\033[0m\n" in out
+    assert "\033[1;36m50\033[0m" in out
+    assert re.search(r"^\+  64 +projects/tiny/long.py:5$", plain, re.MULTILINE)
+    assert max(map(len, plain.splitlines())) <= 40
 
 
 def test_json_has_the_documented_shape(lc: Command, long: str) -> None:

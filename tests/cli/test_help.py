@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 
 from lovecraft import TrainConfig, derived
+from lovecraft.cli import COMMANDS
 from lovecraft.cli.help import Described, describe
 from lovecraft.cli.options import flag_of
+from lovecraft.config import record
 from lovecraft.config.load import load
 from lovecraft.config.resolve import all_rows
+from lovecraft.runs import create
 
 Command = Callable[..., Any]
 Write = Callable[[str, str], Path]
@@ -56,8 +59,24 @@ def test_it_stays_inside_the_terminal(
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
     told = lc("train", "tiny", "--eval.prompts", "The sea. " * 30, "--help").out
-    assert max(map(len, told.partition("options of ")[2].splitlines())) <= columns
+    assert max(map(len, told.splitlines())) <= columns
     assert " ".join(told.split()).count("The sea.") == 2 * 30  # the value, and the flag as its origin
+
+
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in ("completion", "new")])
+def test_no_word_is_broken_at_80_columns(lc: Command, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    told = lc(command, "--help").out.partition("\nexample: ")[0]
+    assert max(map(len, told.splitlines())) <= 80
+    monkeypatch.setenv("COLUMNS", "500")
+    assert lc(command, "--help").out.partition("\nexample: ")[0].split() == told.split()
+
+
+def test_a_record_s_sections_come_from_the_record(lc: Command, workspace: Path, wide: None) -> None:
+    create(workspace, "tiny/default", record.make(load("tiny").cls, "tiny/default", workspace, {}))
+    told = lc("show", "tiny/default/001", "--help").out
+    assert "  --dataset  DatasetConfig  (DatasetConfig, or a config)  record.json\n" in told
+    assert "an override" not in told
 
 
 def test_an_incomplete_config_is_listed_with_what_is_missing(

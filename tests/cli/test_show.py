@@ -192,6 +192,27 @@ def test_why_of_a_section_shows_the_class_and_where_it_was_wired(lc: Command, wo
     assert lines[1].split()[:2] == ["was", "AdamW"]
 
 
+def test_why_at_a_terminal_has_colours_and_lines_that_fit(
+    lc: Command, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "fancy", lambda stream: True)
+    monkeypatch.setenv("COLUMNS", "50")
+    out = lc("show", "tiny", "--why", "dataset.source", "--dataset.source", "/a/long/path/" * 3).out
+    plain = re.sub(r"\033\[[\d;]*m", "", out)
+    assert "\033[1mdataset.source\033[0m" in out
+    assert max(len(line) for line in plain.splitlines() if "/a/long" not in line) <= 50
+    assert "A directory of texts" in plain
+
+
+def test_what_the_other_config_lacks_is_no_none(lc: Command, workspace: Path) -> None:
+    lines = lc("show", "tiny", "--diff=tiny", "--optimizer", "SGD").out.splitlines()
+    rows = {line.split()[0]: line.split()[1:3] for line in lines}
+    assert rows["optimizer.betas"] == ["–", "0.9,"]
+    assert rows["optimizer.momentum"] == ["0.0", "–"]
+    of_defaults = lc("show", "tiny", "--diff").out.splitlines()
+    assert {line.split()[0]: line.split()[2] for line in of_defaults}["max_steps"] == "none"
+
+
 def test_why_gives_the_reasons(lc: Command, workspace: Path) -> None:
     lines = lc("show", "tiny", "--why", "dataset.validation", "--dataset.validation", "b.txt").out.splitlines()
     assert lines[0].split() == ["dataset.validation", "b.txt", "--dataset.validation", "b.txt"]

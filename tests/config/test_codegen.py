@@ -144,7 +144,16 @@ def test_a_run_is_written_out_flat_after_its_projects_are_gone(flat: Callable[..
     made = record.make(load("tiny").cls, "tiny/default", workspace, {})
     record.write(workspace / "runs" / "tiny" / "default" / "001" / "record.json", made)
     shutil.rmtree(workspace / "projects" / "tiny")
-    assert 'path = ROOT / "models/tiny"' in flat("tiny/default/001")
+    text = flat("tiny/default/001")
+    assert 'path = ROOT / "models/tiny"' in text
+    assert 'validation = ("c.txt",)  # held out\n' in text, "the reason stays"
+
+
+def test_what_only_stands_in_a_text_is_not_imported(flat: Callable[..., str]) -> None:
+    text = flat("tiny", "--eval.prompts", '["p = ROOT / Path(x)"]', "--dataset.source", "/texts", "--model.path", "/m")
+    assert "from pathlib import Path\n" in text
+    assert "from workspace import ROOT" not in text
+    assert "import Path" not in flat("tiny", "--eval.prompts", "Path(x)")
 
 
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=30) | st.text("\"'\\\n\t\0{}#a\u2028\x7f\x85🐙", max_size=9)
