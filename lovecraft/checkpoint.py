@@ -170,7 +170,7 @@ def write_file(file: Path, tensors: Mapping[str, Tensor], read: Callable[[str], 
     with file.open("wb") as out:
         out.write(struct.pack("<Q", len(text)) + text)
         for name in tensors:
-            out.write(read(name).contiguous().view(-1).view(torch.uint8).numpy())
+            out.write(read(name).contiguous().view(-1).view(torch.uint8).numpy().data)
 
 
 def plan_files(sizes: Mapping[str, int], limit: int) -> dict[str, list[str]]:

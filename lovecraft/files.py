@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -147,9 +147,9 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def content_hash(path: Path, cache: Path | None = None) -> str:
+def content_hash(path: Path, cache: Path | None = None, only: Collection[str] = ("*",)) -> str:
     """Return the SHA-256 of a file, or of a directory's (relative name, hash) pairs, as `file_hashes` finds them."""
-    hashes = file_hashes(path, cache)
+    hashes = file_hashes(path, cache, only)
     if path.is_file():
         return hashes[path.name]
     return hashlib.sha256("".join(f"{name}\0{digest}\n" for name, digest in hashes.items()).encode()).hexdigest()
@@ -176,16 +176,18 @@ def _raise(error: OSError) -> None:
     raise error
 
 
-def file_hashes(path: Path, cache: Path | None = None) -> dict[str, str]:
+def file_hashes(path: Path, cache: Path | None = None, only: Collection[str] = ("*",)) -> dict[str, str]:
     """Return the SHA-256 of a file by its name, or of a directory's files by relative name, hidden ones left out.
 
+    Of a directory, those whose names fit one of the patterns `only`.
     `cache` is a JSON file that remembers hashes by (path, size, times of modification and change in ns), if it can be
     written. Raises OSError for what does not exist or cannot be read.
     """
     known = _read_cache(cache)
     before = dict(known)
     if path.is_dir():
-        hashes = {name: _cached_hash(file, known) for name, file in files_below(path).items()}
+        files = {name: file for name, file in files_below(path).items() if any(map(file.match, only))}
+        hashes = {name: _cached_hash(file, known) for name, file in files.items()}
     else:
         hashes = {path.name: _cached_hash(path, known)}
     if cache is not None and known != before:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import huggingface_hub
 from huggingface_hub import utils
-from huggingface_hub.errors import HTTPError, RevisionNotFoundError
+from huggingface_hub.errors import HTTPError, NotASafetensorsRepoError, RevisionNotFoundError, SafetensorsParsingError
 
 from lovecraft.errors import ModelError
 
@@ -57,6 +57,20 @@ def fetch(name: str, weights: tuple[str, ...] = WEIGHTS) -> Path:
     except (OSError, HTTPError) as error:
         what, hint = _why(error)
         raise ModelError(f"{name} cannot be fetched: {what}", hint=hint) from error
+
+
+def weights_there(name: str) -> dict[str, int]:
+    """Return the bytes of the safetensors that a model has on the hub, by type; none where that cannot be asked."""
+    repository, revision = name.removeprefix("hf:").partition("@")[::2]
+    try:
+        headers = huggingface_hub.HfApi().get_safetensors_metadata(repository, revision=revision or None)
+    except (OSError, HTTPError, SafetensorsParsingError, NotASafetensorsRepoError):
+        return {}
+    sizes: dict[str, int] = {}
+    for tensor in (tensor for file in headers.files_metadata.values() for tensor in file.tensors.values()):
+        first, last = tensor.data_offsets
+        sizes[tensor.dtype] = sizes.get(tensor.dtype, 0) + last - first
+    return sizes
 
 
 def _kinds(name: str, weights: tuple[str, ...], files: list[str]) -> tuple[str, ...]:

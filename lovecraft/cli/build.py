@@ -15,7 +15,7 @@ from lovecraft.config.diff import Change
 from lovecraft.config.load import Loaded
 from lovecraft.config.render import text_of
 from lovecraft.config.resolve import resolve, rows
-from lovecraft.config.schema import DatasetConfig, ModelConfig, TrainConfig
+from lovecraft.config.schema import DatasetConfig, Init, ModelConfig, TrainConfig
 from lovecraft.errors import ConfigError
 
 USAGE = "CONFIG [tokenizer | dataset | model] [--dry-run] [--json] [--option value …]"
@@ -46,11 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Build, or judge, the parts; a dry run exits 1 when something is stale."""
     loaded = target.load_config(args)
-    made = {"tokenizer": _tokenizer, "dataset": _dataset}
-    parts = [
-        made[name](config, loaded, dry=args.dry_run) if name in made else _model(config)
-        for name, config in _configs(args, loaded).items()
-    ]
+    made = {"tokenizer": _tokenizer, "dataset": _dataset, "model": _model}
+    parts = [made[name](config, loaded, dry=args.dry_run) for name, config in _configs(args, loaded).items()]
     if args.json:
         console.out_json([attrs.asdict(part) for part in parts])
     else:
@@ -134,15 +131,32 @@ def _origins(loaded: Loaded, tokenizer: Path | None = None) -> dict[str, str]:
     return places | names | {name: text_of(path, loaded.root) for name, path in contents.items()}
 
 
-def _model(model: ModelConfig) -> Part:
+def _model(model: ModelConfig, loaded: Loaded, *, dry: bool) -> Part:
     from lovecraft.models.architecture import parameter_count
 
-    path = target.model_directory(model)
+    path = target.model_directory(model) if model.init is None else _new_model(resolve(model.init), loaded, dry=dry)
+    if path is None or not path.exists():
+        return Part("model", "never built", str(path or ""), [])
     from lovecraft.checkpoint import verify
 
     arch = verify(path)
     console.say(f"model: {arch.model_type}, {parameter_count(arch):,} parameters")
     return Part("model", "fresh", str(path), [])
+
+
+def _new_model(init: Init, loaded: Loaded, *, dry: bool) -> Path | None:
+    """Return the directory of a model with random weights, made unless `dry`; None where even its name is unknown."""
+    config: Any = resolve(loaded.cls)
+    if not isinstance(config, TrainConfig):
+        return target.model_directory(config)  # which says why not
+    if not dry:
+        config, *_ = target.start(config, loaded)
+        return target.model_directory(resolve(config.model))
+    if config.dataset.bpe is not None and _tokenizer(resolve(config.dataset), loaded, dry=True).state != "fresh":
+        return None  # of a tokenizer that is still to be trained
+    from lovecraft.train.scratch import model_path
+
+    return model_path(init, target.load_tokenizer(loaded), config.seed, loaded.cache)
 
 
 def _lines(part: Part) -> list[str]:

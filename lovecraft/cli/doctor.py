@@ -61,9 +61,8 @@ def _workspace() -> dict[str, str]:
     use(root)
     found = {"workspace": str(root)}
     model = target.workspace_model()
-    if model is not None:
-        there = Path(str(model.path)).exists()
-        found["its Model"] = (
-            f"{model.path}" if there else f"{model.path} is missing; {target.how_to_get(Path(str(model.path)))}"
-        )
+    if model is not None and model.path is not None:
+        missing = isinstance(model.path, Path) and not model.path.exists()
+        how = f" is missing; {target.how_to_get(Path(model.path))}" if missing else ""
+        found["its Model"] = f"{model.path}{how}"
     return found

@@ -4,7 +4,6 @@ Of a config the model that it starts from, of a run its checkpoint, of a model d
 """
 
 import argparse
-from pathlib import Path
 
 from lovecraft.cli import console, options, target
 from lovecraft.config.load import Loaded, find_root
@@ -28,15 +27,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print loss, perplexity, bits per byte, and how many tokens and documents they are of."""
-    config, path, loaded = _what(args)
-    asked = None if target.find_run(args.target) else resolve(config.model)  # a run's checkpoint is as it was trained
+    run_directory = target.find_run(args.target)
+    config, loaded = target.train_config(args) if run_directory else _what(args)
     from lovecraft.checkpoint import load_model
     from lovecraft.device import resolve_device, resolve_dtype
     from lovecraft.models import read_architecture
     from lovecraft.train.evaluate import evaluate
-    from lovecraft.train.setup import check_fit
+    from lovecraft.train.setup import base_directory, check_fit
 
-    built, tokenizer = target.build_blocks(resolve(config.dataset), loaded, path)
+    if run_directory:
+        path, asked = target.find_runs_checkpoint(run_directory, args.checkpoint), None  # as it was trained
+        built, tokenizer = target.build_blocks(resolve(config.dataset), loaded, path)
+    else:
+        config, built, tokenizer = target.start(config, loaded)
+        path, asked = base_directory(config), resolve(config.model)
+    console.say(f"measuring {path}")
     split = args.split or ("validation" if config.eval is None else config.eval.split)
     if split not in built.splits:
         raise DataError(f"the dataset has no {split} split", hint=f"it has {', '.join(built.splits)}")
@@ -62,26 +67,17 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _what(args: argparse.Namespace) -> tuple[TrainConfig, Path, Loaded]:
-    """Return the config that says how to measure, the model directory, and where the config is from."""
-    run_directory = target.find_run(args.target)
-    model = None if run_directory else target.find_model(args.target)
+def _what(args: argparse.Namespace) -> tuple[TrainConfig, Loaded]:
+    """Return the config that says how to measure what is no run, and where it is from."""
+    model = target.find_model(args.target)
     if model is None:
         config, loaded = target.train_config(args)
-        if run_directory is None:
-            path = target.model_directory(resolve(config.model))
-            console.say(
-                f"measuring {path}, from which {loaded.name} starts; `lc eval {loaded.name}/NNN` measures a run"
-            )
-        else:
-            path = target.find_runs_checkpoint(run_directory, args.checkpoint)
-            console.say(f"measuring {path}")
-        return config, path, loaded
+        console.say(f"this is what {loaded.name} starts from; `lc eval {loaded.name}/NNN` measures a run")
+        return config, loaded
     if not any(word.partition("=")[0] == "--dataset" for word in args.options):
         raise DataError("a model alone has no text to be measured on", hint="add --dataset CONFIG")
     root = find_root()
     use(root)
     bare = override(TrainConfig, {"model": override(ModelConfig, {"path": model})})
     loaded = Loaded(options.apply(bare, args.options, root), str(args.target), root)
-    config = resolve(loaded.cls)
-    return config, target.model_directory(resolve(config.model)), loaded
+    return resolve(loaded.cls), loaded

@@ -1,41 +1,44 @@
-"""What `lc show MODEL` prints: what a model directory holds and what serving it costs."""
+"""What `lc show MODEL` prints: what a model is, what it holds and what serving it costs. No weight is read."""
 
 from pathlib import Path
 from typing import Any
 
 from lovecraft.cli import console
-from lovecraft.errors import ModelError
-from lovecraft.models.architecture import Architecture, RopeParameters, kv_bytes_per_token, parameter_count, read_config
-from lovecraft.models.architecture import read_architecture as read
+from lovecraft.models.architecture import (
+    Architecture,
+    RopeParameters,
+    kv_bytes_per_token,
+    parameter_count,
+    read_architecture,
+    read_config,
+)
 
 LICENCE_NAMES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE")
 
 
-def card(path: Path, *, as_json: bool) -> int:
-    """Print the card of a model directory. Raises ModelError for a GGUF file, which is to be converted first."""
-    if path.suffix == ".gguf":
-        raise ModelError(f"{path.name} is a GGUF file", hint=f"`lc convert {path} DIR` makes a model directory of it")
-    arch = read(path)
-    facts = _facts(path, arch)
+def card(name: str, path: Path, *, as_json: bool) -> int:
+    """Print the card of the model `name`, a directory or a GGUF file at `path`, or of the hub with its settings there.
+
+    Raises ModelError where it is no model that we know.
+    """
+    facts = _facts(name, path)
     if as_json:
         console.out_json(facts)
         return 0
-    for name in ("bytes", "kv_bytes_per_token"):
-        facts[name] = f"{facts[name]:,} ({console.size(facts[name])})"
+    for key in ("bytes", "kv_bytes_per_token"):
+        facts[key] = "unknown" if facts[key] is None else f"{facts[key]:,} ({console.size(facts[key])})"
     console.table(
-        [(name.replace("_", " "), f"{fact:,}" if isinstance(fact, int) else str(fact)) for name, fact in facts.items()],
-        ("model", str(path)),
+        [(key.replace("_", " "), f"{fact:,}" if isinstance(fact, int) else str(fact)) for key, fact in facts.items()],
+        ("model", f"{name} at commit {path.name[:12]}" if name.startswith("hf:") else str(path)),
         styles=("bold", "cyan"),
     )
     return 0
 
 
-def _facts(path: Path, arch: Architecture) -> dict[str, Any]:
+def _facts(name: str, path: Path) -> dict[str, Any]:
     import torch
 
-    from lovecraft.checkpoint import read_headers
-
-    kinds = sorted({stored.kind for stored in read_headers(path).values()})
+    arch, kinds, size, licence = _of_gguf(path) if path.suffix == ".gguf" else _of_directory(name, path)
     return {
         "family": arch.model_type,
         "parameters": parameter_count(arch),
@@ -43,20 +46,52 @@ def _facts(path: Path, arch: Architecture) -> dict[str, Any]:
         "hidden_size": arch.hidden_size,
         "heads": f"{arch.num_attention_heads} ({arch.num_key_value_heads} key-value) of {arch.head_dim}",
         "context": arch.context,
-        "sliding_window": arch.sliding_window or "none",
+        "sliding_window": _window(arch),
         "rope": _rope(arch.rope_parameters),
         "vocabulary": arch.vocab_size,
         "head": "tied to the embedding" if arch.tie_word_embeddings else "its own",
-        "weights": ", ".join(kinds),
-        "bytes": sum(file.stat().st_size for file in path.glob("*.safetensors")),
+        "weights": ", ".join(kinds) or "unknown",
+        "bytes": size,
         "kv_bytes_per_token": kv_bytes_per_token(arch, torch.bfloat16),
-        "licence": _licence(path),
+        "licence": licence,
     }
+
+
+Weights = tuple[Architecture, list[str], int | None, str]
+"""What a model is, the types of its weights, their bytes, and the licence."""
+
+
+def _of_gguf(path: Path) -> Weights:
+    from lovecraft.convert.gguf import open_gguf
+    from lovecraft.convert.gguf_model import read_gguf
+
+    source, kinds = read_gguf(path), {tensor.kind for tensor in open_gguf(path).tensors.values()}
+    return source.architecture, sorted(kinds), path.stat().st_size, str(source.config.get("license", "unknown"))
+
+
+def _of_directory(name: str, path: Path) -> Weights:
+    arch, files = read_architecture(path), list(path.glob("*.safetensors"))
+    if name.startswith("hf:") and not files:
+        from lovecraft.hub import weights_there
+
+        sizes = weights_there(name)
+        return arch, sorted(sizes), sum(sizes.values()) or None, _licence(path)
+    from lovecraft.checkpoint import read_headers
+
+    kinds = {stored.kind for stored in read_headers(path).values()}
+    return arch, sorted(kinds), sum(file.stat().st_size for file in files), _licence(path)
+
+
+def _window(arch: Architecture) -> str:
+    if arch.sliding_window is None:
+        return "none"
+    return f"{arch.sliding_window:,}" + (f" from layer {arch.max_window_layers} on" if arch.max_window_layers else "")
 
 
 def _rope(rope: RopeParameters) -> str:
     scaling = "" if rope.rope_type == "default" else f", {rope.rope_type} × {rope.factor:g}"
-    return f"theta {rope.rope_theta:g}{scaling}"
+    trained = rope.original_max_position_embeddings
+    return f"theta {rope.rope_theta:,.10g}{scaling}" + (f" of {trained:,} tokens" if trained else "")
 
 
 def _licence(path: Path) -> str:

@@ -33,11 +33,10 @@ def run(args: argparse.Namespace) -> int:
     from lovecraft.device import resolve_device
     from lovecraft.models import read_architecture
     from lovecraft.train.plan import measured_rate, plan
-    from lovecraft.train.setup import check_fit, training_dtype
+    from lovecraft.train.setup import base_directory, check_fit, training_dtype
 
-    model = target.model_directory(resolve(config.model))
-    built, tokenizer = target.build_blocks(resolve(config.dataset), loaded, model)
-    arch = read_architecture(model, resolve(config.model))
+    config, built, tokenizer = target.start(config, loaded, weights=False)
+    arch = read_architecture(base_directory(config), resolve(config.model))
     check_fit(config, arch, tokenizer)
     device = resolve_device(config.device)
     dtype = training_dtype(config, device)

@@ -15,7 +15,7 @@ from lovecraft.cli import console, options, target
 from lovecraft.config.load import Loaded, load
 from lovecraft.config.resolve import resolve
 from lovecraft.config.schema import ModelConfig, ServeConfig, TrainConfig
-from lovecraft.errors import ConfigError, ModelError, RunError
+from lovecraft.errors import ConfigError, RunError
 from lovecraft.runs import Run, list_runs
 
 USAGE = "CONFIG|RUN|MODEL [--checkpoint latest|best|STEP] [--option value …]"
@@ -73,15 +73,16 @@ def find_served(word: str | None, checkpoint: str) -> tuple[Path, str, Any, Mode
     """
     if run := target.find_run(word):
         return target.find_runs_checkpoint(run, checkpoint), Run(run).name, ServeConfig, None
-    if model := target.find_model(word):
+    if word and (model := target.find_model(word)):
         if model.suffix == ".gguf":
-            raise ModelError(f"{model} is a GGUF file", hint=f"make a model directory of it: lc convert {model} DIR")
-        return model, model.name, ServeConfig, None
+            return target.converted(model), model.stem, ServeConfig, None
+        name = word.removeprefix("hf:").partition("@")[0] if word.startswith("hf:") else model.name
+        return model, name, ServeConfig, None
     loaded = load(word)
     serve = getattr(sys.modules[loaded.cls.__module__], "Serve", ServeConfig)
     if issubclass(loaded.cls, ModelConfig):
         asked = resolve(loaded.cls)
-        return Path(str(asked.path)), loaded.name, serve, asked
+        return target.model_directory(asked), loaded.name, serve, asked
     if issubclass(loaded.cls, TrainConfig):
         return _trained(loaded, checkpoint), loaded.name, serve, None
     raise ConfigError(

@@ -39,13 +39,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the config, the run or the model that is named."""
     run_directory = target.find_run(args.target)
-    model = None if run_directory else target.find_model(args.target)
+    model = None if run_directory else target.find_model(args.target, weights=False)
     if model is not None:
         from lovecraft.cli.model_card import card
 
         if args.diff or args.why or args.python or args.options:
             raise ConfigError(f"{args.target} is a model, which has no options", hint="of a model only --json is known")
-        return card(model, as_json=args.json)
+        return card(args.target, model, as_json=args.json)
     if sum((args.why is not None, args.diff is not None, args.python)) > 1 or (args.json and args.python):
         raise ConfigError(
             "--why, --diff and --python are three different answers", hint="give one; --json goes with any but --python"

@@ -4,12 +4,13 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lovecraft.cli import completion, options
+from lovecraft.cli import completion, console, options
 from lovecraft.config import base, diff
 from lovecraft.config import record as records
 from lovecraft.config.diff import Change, Entry
 from lovecraft.config.load import Loaded, find_root, listing, load
 from lovecraft.config.modules import use
+from lovecraft.config.override import override
 from lovecraft.config.record import find_run
 from lovecraft.config.resolve import resolve
 from lovecraft.config.schema import DatasetConfig, ModelConfig, TrainConfig
@@ -22,16 +23,22 @@ if TYPE_CHECKING:
     from lovecraft.tokenizer import Tokenizer
 
 HOW_TO_GET_A_TOKENIZER = (
-    "give --tokenizer DIR (after a Train config --dataset.tokenizer DIR), or make the model that is configured"
+    "give --tokenizer DIR (after a Train config --dataset.tokenizer DIR), or make the model that is configured; "
+    "dataset.bpe = BPE trains one on the texts"
 )
 TOKENIZERS = ("tokenizer.json", "tekken.json", "tokenizer.model")
 STARTER = "smollm2_135m"
 
 
-def find_model(word: str | None) -> Path | None:
-    """Return the model directory, or the GGUF file, that `word` names; None if it names none."""
+def find_model(word: str | None, *, weights: bool = True) -> Path | None:
+    """Return the model directory, or the GGUF file, that `word` names; None if it names none.
+
+    A model of the hub is fetched, with its weights or without.
+    """
     if not word:
         return None
+    if word.startswith("hf:"):
+        return local(word, weights=weights)
     path = Path(word)
     if path.suffix == ".gguf" and path.is_file():
         return path.resolve()
@@ -52,12 +59,8 @@ def load_config(args: argparse.Namespace) -> Loaded:
         use(root)
         cls = options.apply(records.replay(record, root), args.options, root)
         return Loaded(cls, record["config"], root)
-    if find_model(args.target):
+    if (args.target or "").startswith("hf:") or find_model(args.target):
         raise ConfigError(f"{args.target} is a model, not a config", hint="`lc show` prints what it is")
-    if args.target and args.target.startswith("hf:"):
-        raise ModelError(
-            f"{args.target}: models are not fetched from the hub", hint="download it, and name its directory instead"
-        )
     if args.target and Path(args.target).name.isdigit():
         raise RunError(f"no run {args.target!r}", hint="`lc runs` lists them all")
     loaded = load(args.target)
@@ -99,6 +102,7 @@ def train_config(args: argparse.Namespace) -> tuple[TrainConfig, Loaded]:
         )
     config: TrainConfig = resolve(loaded.cls)
     check_options(resolve(config.dataset))
+    check_model(resolve(config.model))
     return config, loaded
 
 
@@ -127,17 +131,81 @@ def _kind(cls: Any) -> str:
     return str(base.library_class(cls).__name__).removesuffix("Config")
 
 
-def model_directory(model: ModelConfig) -> Path:
-    """Return the directory of the model to start from. Raises ModelError when it is not there."""
-    if str(model.path).startswith("hf:"):
-        raise ModelError(
-            f"model.path {model.path}: models on the hub cannot be fetched yet",
-            hint="download it (`hf download …`) and give its directory",
-        )
-    path = Path(str(model.path))
+def check_model(model: ModelConfig) -> None:
+    """Raise ConfigError where a model has neither or both of `path` and `init`."""
+    if model.path is None and model.init is None:
+        hint = "set path to a model, or init = Init to start from a new one"
+        raise ConfigError("neither model.path nor model.init is set", hint=hint)
+    if model.path is not None and model.init is not None:
+        hint = "path = None starts from a new model, init = None from the one that path names"
+        raise ConfigError("model.path and model.init are both set", hint=hint)
+
+
+def model_directory(model: ModelConfig, *, weights: bool = True) -> Path:
+    """Return the directory of a model that `path` names, fetched or converted if need be.
+
+    Raises ConfigError for a new model, which needs a dataset's tokenizer, ModelError when there is no such directory.
+    """
+    check_model(model)
+    if model.path is None:
+        hint = "name the Train config, or train it and name the run"
+        raise ConfigError("a new model takes its vocabulary from a dataset, and here is none", hint=hint)
+    path = local(model.path, weights=weights)
+    if path.suffix == ".gguf" and path.is_file():
+        return converted(path)
     if not (path / "config.json").is_file():
         raise ModelError(f"model.path {path} is not a model directory: it has no config.json", hint=how_to_get(path))
     return path
+
+
+def local(location: Path | str, *, weights: bool = True) -> Path:
+    """Return where a location is on this machine; what lies on the hub is fetched, and its commit said."""
+    if not str(location).startswith("hf:"):
+        return Path(location)
+    from lovecraft.hub import WEIGHTS, fetch
+
+    path = fetch(str(location), WEIGHTS if weights else ())
+    if weights:
+        console.say(f"{location} at commit {path.name[:12]}")
+    return path
+
+
+def converted(gguf: Path) -> Path:
+    """Return the model directory of a GGUF file, which the workspace, or else the user, has once of each content."""
+    from lovecraft import paths
+    from lovecraft.convert import convert
+    from lovecraft.files import content_hash, locked
+
+    try:
+        cache = find_root() / ".lc" / "cache"
+    except ConfigError:
+        cache = paths.cache()
+    final = cache / "models" / content_hash(gguf, cache / "hashes.json")[:16]
+    with locked(final, "model"):
+        if not final.exists():
+            console.say(f"converting {gguf.name} once, to {final}")
+            convert(gguf, final)
+    return final
+
+
+def start(config: TrainConfig, loaded: Loaded, *, weights: bool = True) -> "tuple[TrainConfig, Built, Tokenizer]":
+    """Return a config whose model lies in a directory, made if need be, with the blocks and their tokenizer.
+
+    Without `weights` the directory may lack them.
+    """
+    model = resolve(config.model)
+    directory = None if model.init is not None else model_directory(model, weights=weights)
+    built, tokenizer = build_blocks(resolve(config.dataset), loaded, directory)
+    if model.init is not None:
+        from lovecraft.models import read_architecture
+        from lovecraft.models.architecture import parameter_count
+        from lovecraft.train.scratch import build_model
+
+        directory = build_model(resolve(model.init), tokenizer, config.seed, loaded.cache, weights=weights)
+        arch = read_architecture(directory)
+        rows = f"{arch.vocab_size:,} rows for the tokenizer's {tokenizer.vocab_size:,} tokens"
+        console.say(f"a new model of {parameter_count(arch):,} parameters, {rows}")
+    return resolve(override(loaded.cls, {"model.path": directory, "model.init": None})), built, tokenizer
 
 
 def how_to_get(model: Path) -> str:
@@ -159,9 +227,9 @@ def tokenizer_path(loaded: Loaded) -> Path | None:
 
         return build_tokenizer(dataset, loaded.cache)
     if dataset.tokenizer is not None:
-        return Path(dataset.tokenizer)
+        return local(dataset.tokenizer, weights=False)
     model = config.model if isinstance(config, TrainConfig) else workspace_model()
-    found = None if model is None else Path(str(model.path))
+    found = None if model is None or model.path is None else local(model.path, weights=False)
     return found if found is not None and any((found / name).is_file() for name in TOKENIZERS) else None
 
 
@@ -171,6 +239,9 @@ def load_tokenizer(loaded: Loaded, model: Path | None = None) -> "Tokenizer":
 
     path = tokenizer_path(loaded) or model
     if path is None:
+        config: Any = resolve(loaded.cls)
+        if isinstance(config, TrainConfig) and config.model.path is not None:
+            model_directory(resolve(config.model))  # which may be what is missing
         raise DataError("this needs tokens, and there is no tokenizer", hint=HOW_TO_GET_A_TOKENIZER)
     return tokenizer.load_tokenizer(path)
 

@@ -28,6 +28,7 @@ EXAMPLE = "lc train finetune_lovecraft --max-steps 10"
 KIND = "Train"
 EXIT_CODES = {"": 0, "max_minutes": 0, "SIGTERM": 143, "SIGHUP": 129}
 INTERRUPTED = 130
+MODEL_FILES = ("*.json", "*.jinja", "tokenizer.model", "*.safetensors")  # what another README does not change
 SAMPLED_TOKENS = 80
 PROMPT_TOKENS = 24
 
@@ -46,18 +47,19 @@ def run(args: argparse.Namespace) -> int:
     from lovecraft.data.build import cache_key, corpus_inputs
     from lovecraft.files import content_hash
     from lovecraft.train.control import only_one
-    from lovecraft.train.setup import check
+    from lovecraft.train.setup import base_directory, check
 
-    model = target.model_directory(resolve(config.model))
     for one in list_runs(loaded.root, loaded.name):
         if one.damage:
             console.say(f"skipped: {one.damage}")
     dataset = resolve(config.dataset)
-    built, tokenizer = target.build_blocks(dataset, loaded, model)
+    config, built, tokenizer = target.start(config, loaded)
+    model = base_directory(config)
+    made = model.is_relative_to(loaded.cache)  # then its name is of all that made it
     inputs = {
         "corpus": cache_key(corpus_inputs(dataset, loaded.cache)),
         "tokenizer": tokenizer.fingerprint,
-        "model": content_hash(model, loaded.cache / "hashes.json"),
+        "model": model.name if made else content_hash(model, loaded.cache / "hashes.json", MODEL_FILES),
     }
     found = None if args.new else _same(args, loaded, inputs)
     if found is not None and found.status.get("status") == "finished":

@@ -7,7 +7,6 @@ reads from top to bottom, and a resumed run enters it at a later number.
 import contextlib
 import os
 import time
-from pathlib import Path
 from typing import Any
 
 import attrs
@@ -32,7 +31,7 @@ from lovecraft.train.metrics import Metrics
 from lovecraft.train.optim.step import gradient_norm, update
 from lovecraft.train.sample import continuation
 from lovecraft.train.schedule import multiplier
-from lovecraft.train.setup import Training, prepare
+from lovecraft.train.setup import Training, base_directory, prepare
 
 SAMPLED_TOKENS = 80
 
@@ -181,9 +180,9 @@ def _save(t: Training, metrics: Metrics, save: Save) -> None:
         model=t.model,
         optimizer=t.optimizer,
         progress=progress,
-        like=Path(t.config.model.path),
+        like=base_directory(t.config),
         tokenizer=t.tokenizer.path,
-        config=config_of(Path(t.config.model.path), resolve(t.config.model)),
+        config=config_of(base_directory(t.config), resolve(t.config.model)),
     )
     state.prune(t.run.directory, keep=save.keep, best=t.progress.best_step if save.best else None)
 

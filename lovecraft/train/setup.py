@@ -50,7 +50,7 @@ def prepare(config: TrainConfig, run: Run, built: Built, tokenizer: Tokenizer) -
     Raises ConfigError where the options cannot work together, ModelError where the model cannot be loaded.
     """
     found = state.newest_sound(run.directory)
-    source = found.directory or Path(config.model.path)
+    source = found.directory or base_directory(config)
     begun = None if found.directory is None else state.read_dtype(found.directory)
     device, dtype, arch, chosen = check(config, tokenizer, begun)
     exact = found.directory is not None and state.has_optimizer(found.directory)
@@ -93,9 +93,15 @@ def check(
     """
     device = resolve_device(config.device)
     dtype = begun or training_dtype(config, device)
-    arch = read_architecture(Path(config.model.path), resolve(config.model))
+    arch = read_architecture(base_directory(config), resolve(config.model))
     check_fit(config, arch, tokenizer)
     return device, dtype, arch, memory.choose(config, arch, dtype, device)
+
+
+def base_directory(config: TrainConfig) -> Path:
+    """Return the directory of the model to start from, which is there: the caller fetches, converts or makes it."""
+    assert isinstance(config.model.path, Path)
+    return config.model.path
 
 
 def training_dtype(config: TrainConfig, device: torch.device) -> torch.dtype:

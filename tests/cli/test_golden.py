@@ -160,7 +160,11 @@ MISTAKES = (
     "show wrong/several:Shrot",
     "show wrong/plain:Train",
     "show tiny:Dataset",
-    "show hf:org/name",
+    "plan hf:org/name",
+    # models
+    "plan tiny --model.path none",
+    "plan tiny --model.init Init",
+    "build wrong/model --path none --init Init",
     # flags
     "show tiny --max-stepz 10",
     "show tiny --block-size 10",

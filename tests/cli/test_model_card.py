@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from lovecraft.checkpoint import load_model
-from tests.tiny import tiny_model_dir
+from lovecraft.hub import fetch
+from tests.hub import hubs
+from tests.tiny import LLAMA3_ROPE, tiny_model_dir
 
 Command = Callable[..., Any]
 
@@ -53,11 +55,53 @@ def test_the_licence_is_found_where_models_have_it(
     assert json.loads(lc("show", model, "--json").out)["licence"] == licence
 
 
-def test_a_gguf_file_is_to_be_converted_first(lc: Command, tmp_path: Path) -> None:
+def test_a_gguf_file_has_a_card_too(lc: Command, model: Path, tmp_path: Path) -> None:
+    assert lc("convert", model, tmp_path / "tiny.gguf", "--type", "q8_0").code == 0
+    found, same = (json.loads(lc("show", path, "--json").out) for path in (tmp_path / "tiny.gguf", model))
+    assert found.pop("weights") == "F32, Q8_0"
+    assert found.pop("bytes") == (tmp_path / "tiny.gguf").stat().st_size
+    assert found == {key: fact for key, fact in same.items() if key not in ("weights", "bytes")}
+
+
+def test_what_is_no_gguf_file_is_an_error(lc: Command, tmp_path: Path) -> None:
     (tmp_path / "a.gguf").write_bytes(b"GGUF")
     done = lc("show", "a.gguf")
     assert (done.code, done.out) == (2, "")
-    assert "lc convert" in done.err
+    assert done.err.startswith("error: ")
+
+
+def test_a_model_of_the_hub_has_a_card_before_it_is_fetched(
+    lc: Command, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {file.name: file.read_bytes() for file in model.iterdir()}
+    with hubs(monkeypatch, tmp_path / "huggingface") as serve_hub:
+        hub = serve_hub({"org/tiny": files})
+        fetch.cache_clear()
+        found = json.loads(lc("show", "hf:org/tiny", "--json").out)
+        shown = lc("show", f"hf:org/tiny@{hub.commit('org/tiny')}").out
+        hub.close()
+        fetch.cache_clear()
+        offline = json.loads(lc("show", "hf:org/tiny", "--json").out)
+    same = json.loads(lc("show", model, "--json").out)
+    weights = load_model(model, dtype=torch.float32, device=torch.device("cpu")).parameters()
+    assert found == {**same, "bytes": sum(parameter.nbytes for parameter in weights)}
+    assert offline == {**same, "bytes": None, "weights": "unknown"}
+    assert f"at commit {hub.commit('org/tiny')[:12]}" in shown
+    assert not list((tmp_path / "huggingface").rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "rope", "window"),
+    [
+        ({"rope_theta": 500000.0, "rope_scaling": LLAMA3_ROPE}, "theta 500,000, llama3 × 8 of 64 tokens", "none"),
+        ({"rope_scaling": {"rope_type": "linear", "factor": 2.5}}, "theta 10,000, linear × 2.5", "none"),
+        ({"family": "mistral", "sliding_window": 96}, "theta 10,000", "96"),
+    ],
+)
+def test_rope_and_window_are_told(changes: dict[str, Any], rope: str, window: str, lc: Command, tmp_path: Path) -> None:
+    path = tiny_model_dir(tmp_path / "other", **changes)
+    found = json.loads(lc("show", path, "--json").out)
+    assert (found["rope"], found["sliding_window"]) == (rope, window)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"architectures": ["Nobody"]}'])

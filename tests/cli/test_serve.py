@@ -1,3 +1,4 @@
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from lovecraft import ServeConfig, resolve
 from lovecraft.cli.serve import find_served
 from lovecraft.errors import ConfigError, LovecraftError, RunError
 from lovecraft.serve.server import bind
+from tests.hub import hubs
 from tests.tiny import tiny_model_dir
 
 Write = Callable[[str, str], Path]
@@ -56,6 +58,7 @@ def test_config_that_was_never_trained_says_how(workspace: Path) -> None:
 
 
 def test_model_config_is_served_by_its_path(workspace: Path, write: Write) -> None:
+    tiny_model_dir(workspace / "models" / "tiny")
     write("projects/tiny/base.py", "import workspace\n\n\nclass Model(workspace.Model):\n    max_context = 64\n")
     assert find_served("tiny/base", "latest")[:2] == (workspace / "models/tiny", "tiny/base")
 
@@ -75,11 +78,28 @@ def test_serve_class_beside_the_config_gives_the_options(workspace: Path, write:
     assert resolve(find_served("tiny", "latest")[2]).port == 9
 
 
-def test_gguf_is_refused_with_the_command_that_converts_it(lc: Any, tmp_path: Path) -> None:
-    (tmp_path / "model.gguf").write_bytes(b"GGUF")
-    outcome = lc("serve", tmp_path / "model.gguf")
-    assert outcome.code == 2
-    assert f"lc convert {tmp_path / 'model.gguf'}" in outcome.err
+def test_gguf_is_converted_once(lc: Any, workspace: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    lc("convert", tiny_model_dir(workspace / "models" / "tiny"), "small.gguf")
+    path, name, *_ = find_served("small.gguf", "latest")
+    assert (path.parent, name) == (workspace / ".lc" / "cache" / "models", "small")
+    assert "converting small.gguf once" in capfd.readouterr().err
+    shutil.move("small.gguf", "other.gguf")
+    assert find_served("other.gguf", "latest")[:2] == (path, "other")
+    assert capfd.readouterr().err == ""
+    outcome = lc("generate", "other.gguf", "The lamp", "--max-tokens", "3")
+    assert (outcome.code, outcome.out[:8]) == (0, "The lamp")
+
+
+def test_model_of_the_hub_is_served_by_its_name(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    files = {file.name: file.read_bytes() for file in tiny_model_dir(workspace / "tiny").iterdir()}
+    with hubs(monkeypatch, workspace / "huggingface") as serve_hub:
+        commit = serve_hub({"org/tiny": files}).commit("org/tiny")
+        assert find_served("hf:org/tiny", "latest")[1] == "org/tiny"
+        path, name, *_ = find_served(f"hf:org/tiny@{commit}", "latest")
+    assert (path.name, name) == (commit, "org/tiny")
+    assert f"hf:org/tiny at commit {commit[:12]}" in capfd.readouterr().err
 
 
 def test_port_in_use_is_exit_2_with_a_hint(lc: Any, tmp_path: Path) -> None:

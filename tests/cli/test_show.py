@@ -350,12 +350,6 @@ def test_a_flag_for_configs_is_refused_of_a_model(lc: Command, workspace: Path, 
 # --- bad input --------------------------------------------------------------------------------------
 
 
-def test_a_hub_name_is_refused_in_plain_words(lc: Command, workspace: Path) -> None:
-    done = lc("show", "hf:org/name")
-    assert (done.code, done.out) == (2, "")
-    assert "not fetched from the hub" in done.err
-
-
 def test_a_broken_config_shows_all_its_problems_and_nothing_else(lc: Command, workspace: Path, write: Write) -> None:
     write("projects/tiny/bad.py", SUBCLASS + "    seed, epochs = '1', 0\n")
     for words in ([], ["--diff"], ["--diff=parent"], ["--json"], ["--why", "seed"], ["--max-steps", "3"]):
