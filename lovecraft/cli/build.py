@@ -86,14 +86,16 @@ def _tokenizer(dataset: DatasetConfig, loaded: Loaded, *, dry: bool) -> Part:
     directory = loaded.cache / bpe.KEPT / build.cache_key(inputs)
     if directory.exists():
         return Part("tokenizer", "fresh", str(directory), [])
-    return _stale("tokenizer", inputs, directory, _origins(loaded))
+    return _stale("tokenizer", inputs, directory, _origins(loaded), loaded.root)
 
 
 def _dataset(dataset: DatasetConfig, loaded: Loaded, *, dry: bool) -> Part:
     from lovecraft.data import build
 
-    if dry and dataset.bpe is not None and _tokenizer(dataset, loaded, dry=True).state != "fresh":
-        return Part("dataset", "never built", "", [])  # of a tokenizer that is still to be trained
+    if dry and dataset.bpe is not None and (own := _tokenizer(dataset, loaded, dry=True)).state != "fresh":
+        before = build.closest_inputs(build.corpus_inputs(dataset, loaded.cache), loaded.cache / "blocks")
+        # of a tokenizer that is still to be trained
+        return attrs.evolve(own, part="dataset", directory="") if before else Part("dataset", "never built", "", [])
     tokenizer = target.load_tokenizer(loaded)
     if not dry:
         built = build.build(dataset, tokenizer, loaded.cache)
@@ -104,20 +106,21 @@ def _dataset(dataset: DatasetConfig, loaded: Loaded, *, dry: bool) -> Part:
     directory = loaded.cache / "blocks" / build.cache_key(inputs)
     if directory.exists():
         return Part("dataset", "fresh" if build.find(directory) else "damaged", str(directory), [])
-    return _stale("dataset", inputs, directory, _origins(loaded, tokenizer.path))
+    return _stale("dataset", inputs, directory, _origins(loaded, tokenizer.path), loaded.root, stride=dataset.stride)
 
 
-def _stale(part: str, inputs: dict[str, Any], directory: Path, origins: dict[str, str]) -> Part:
-    """Return what is not there yet, with what differs from the closest that is."""
+def _stale(
+    part: str, inputs: dict[str, Any], directory: Path, origins: dict[str, str], root: Path, **options: Any
+) -> Part:
+    """Return what is not there yet, with what differs from the closest that is; `options` are as the user gave them."""
     from lovecraft.data import build
 
     before = build.closest_inputs(inputs, directory.parent)
     if before is None:
         return Part(part, "never built", str(directory), [])
-    changes = [
-        Change(name, before.get(name), inputs.get(name), "", origins[name.partition("/")[0]])
-        for name in build.differing(before, inputs)
-    ]
+    names = build.differing(before, inputs)
+    before, now = ({**side, "source": side["source"].replace(f"{root}/", "//")} for side in (before, inputs | options))
+    changes = [Change(name, before.get(name), now.get(name), "", origins[name.partition("/")[0]]) for name in names]
     return Part(part, "stale", str(directory), changes)
 
 
@@ -126,7 +129,8 @@ def _origins(loaded: Loaded, tokenizer: Path | None = None) -> dict[str, str]:
     prefix = "dataset." if issubclass(loaded.cls, TrainConfig) else ""
     found = {row.path.removeprefix(prefix): row for row in rows(loaded.cls) if row.path.startswith(prefix)}
     places = {name: base.place(row.origin) for name, row in found.items()}
-    contents = {"corpus": found["source"].value, "tokenizer": tokenizer}
+    contents = {"corpus": found["source"].value, "tokenizer": tokenizer, "chat_template": tokenizer}
+    contents |= {"add_bos": tokenizer} if found["add_bos"].value is None else {}  # its habit
     names = {"version": "lovecraft", "tokenizers": "tokenizers"}
     return places | names | {name: text_of(path, loaded.root) for name, path in contents.items()}
 
@@ -166,7 +170,7 @@ def _lines(part: Part) -> list[str]:
     files = [_reason(change) for change in part.changes if "/" in change.path]
     more = [f"corpus: and {len(files) - FILES_NAMED:,} more files"] * (len(files) > FILES_NAMED)
     options = [_reason(change) for change in part.changes if "/" not in change.path]
-    return [f"{part.part}  stale  {why}" for why in [*files[:FILES_NAMED], *more, *options] or [part.state]]
+    return [f"{part.part}  stale  {why}" for why in [*options, *files[:FILES_NAMED], *more] or [part.state]]
 
 
 def _reason(change: Change) -> str:

@@ -11,7 +11,8 @@ from lovecraft.config.diff import Change, Entry
 from lovecraft.config.load import Loaded, find_root, listing, load
 from lovecraft.config.modules import use
 from lovecraft.config.override import override
-from lovecraft.config.record import find_run
+from lovecraft.config.record import find_record
+from lovecraft.config.record import find_run as find_run
 from lovecraft.config.resolve import resolve
 from lovecraft.config.schema import DatasetConfig, ModelConfig, TrainConfig
 from lovecraft.data.options import check_options
@@ -48,12 +49,13 @@ def find_model(word: str | None, *, weights: bool = True) -> Path | None:
 def load_config(args: argparse.Namespace) -> Loaded:
     """Return the config that the command line names, its options applied as the last subclass.
 
-    A run, or its record.json, stands for the config that it recorded.
+    A run, or a record, stands for the config that it recorded.
     """
-    if run := find_run(args.target):
-        record = records.read(run / records.NAME)
+    if file := find_record(args.target):
+        record = records.read(file)
+        _refuse_own(record, args)
         try:
-            root = find_root(run)
+            root = find_root(file.resolve())
         except ConfigError:  # a record from elsewhere is replayed in the workspace that one stands in
             root = find_root()
         use(root)
@@ -63,6 +65,8 @@ def load_config(args: argparse.Namespace) -> Loaded:
         raise ConfigError(f"{args.target} is a model, not a config", hint="`lc show` prints what it is")
     if args.target and Path(args.target).name.isdigit():
         raise RunError(f"no run {args.target!r}", hint="`lc runs` lists them all")
+    if not args.target:
+        list(options.read(args.options))  # a config behind the options is refused before the lack of one
     loaded = load(args.target)
     completion.remember(loaded.name, loaded.cls, loaded.root)
     return Loaded(options.apply(loaded.cls, args.options, loaded.root), loaded.name, loaded.root)
@@ -70,8 +74,18 @@ def load_config(args: argparse.Namespace) -> Loaded:
 
 def recorded(args: argparse.Namespace) -> dict[str, Any] | None:
     """Return the record of the run that is named, if no option changes it; None otherwise."""
-    run = find_run(args.target)
-    return records.read(run / records.NAME) if run and not args.options else None
+    file = find_record(args.target)
+    return records.read(file) if file and not args.options else None
+
+
+def _refuse_own(record: dict[str, Any], args: argparse.Namespace) -> None:
+    """Raise ConfigError for options that the recorded config itself declared: what followed from them is replayed."""
+    asked = {flag.path for flag in options.read([*args.options, "--" + (getattr(args, "why", None) or "")])}
+    if own := sorted(asked.intersection(record["own"])):
+        raise ConfigError(
+            f"{own[0]} is an option of the config's own; a record keeps its value, and replays only what followed",
+            hint=f"give it to the config: {record['config']}",
+        )
 
 
 def entries(args: argparse.Namespace) -> tuple[str, list[Entry]]:

@@ -82,6 +82,13 @@ def find_run(word: str | None) -> Path | None:
     return None
 
 
+def find_record(word: str | None) -> Path | None:
+    """Return the record that `word` names: that of a run, or a JSON file; None if it names none."""
+    if run := find_run(word):
+        return run / NAME
+    return Path(word) if word and word.endswith(".json") and Path(word).is_file() else None
+
+
 def now() -> str:
     """Return the time in UTC, to the second, in ISO 8601."""
     import datetime

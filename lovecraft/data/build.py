@@ -134,19 +134,20 @@ def build_inputs(dataset: DatasetConfig, tokenizer: Tokenizer, cache: Path) -> d
 
 
 def corpus_inputs(dataset: DatasetConfig, cache: Path) -> dict[str, str]:
-    """Return the content hash of each file that a dataset reads, by `CORPUS` and its name; an archive counts whole.
+    """Return the source, and the content hash of each file that is read, by `CORPUS` and its name; an archive is one.
 
     Raises as `content_hashes` and `choose` do.
     """
     hashes = content_hashes(dataset.source, cache)
     if isinstance(dataset.source, Path) and dataset.source.is_dir():
         hashes = {file.name: hashes[file.name] for files in choose(dataset).files.values() for file in files}
-    return {f"{CORPUS}{name}": digest for name, digest in hashes.items()}
+    return {"source": str(dataset.source), **{f"{CORPUS}{name}": digest for name, digest in hashes.items()}}
 
 
 def cache_key(inputs: dict[str, Any]) -> str:
-    """Return the name under which what is made from `inputs` is kept."""
-    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:32]
+    """Return the name under which what is made from `inputs` is kept: of the source its content counts alone."""
+    counted = {name: value for name, value in inputs.items() if name != "source"}
+    return hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def closest_inputs(inputs: dict[str, Any], kept: Path) -> dict[str, Any] | None:

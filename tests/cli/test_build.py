@@ -14,7 +14,7 @@ import pytest
 
 import lovecraft
 from lovecraft.config.modules import forget
-from tests.tiny import tiny_model_dir
+from tests.tiny import tiny_model_dir, write_tokenizer
 
 Lc = Callable[..., Any]
 
@@ -107,6 +107,32 @@ def test_dry_run_names_the_tokenizer_and_the_corpus_that_a_variable_names(
     config.write_text("import os\n" + config.read_text().replace('ROOT / "texts"', 'os.environ["LOVECRAFT_CORPUS"]'))
     forget()
     assert "dataset  stale  corpus: a.txt has changed  (//elsewhere)" in lc("build", "texts", "--dry-run").out
+
+
+def test_another_source_is_named_before_its_files(lc: Lc, workspace: Path) -> None:
+    lc("build", "texts")
+    shutil.copytree(workspace / "texts", workspace / "more")
+    assert "fresh" in lc("build", "texts", "--dry-run", "--source", "more").out
+    (workspace / "more" / "b.txt").unlink()
+    lines = lc("build", "texts", "--dry-run", "--source", "more").out.splitlines()
+    assert lines == [
+        "dataset  stale  source: //texts → //more  (--source more)",
+        "dataset  stale  corpus: b.txt removed  (//more)",
+    ]
+
+
+def test_options_are_told_as_they_were_given_and_habits_as_the_tokenizers(lc: Lc, workspace: Path) -> None:
+    lc("build", "texts")
+    assert lc("build", "texts", "--dry-run", "--stride", "0").out == "dataset  stale  stride: 8 → 0  (--stride 0)\n"
+    write_tokenizer(workspace / "models" / "other", add_bos=False)
+    lines = lc("build", "texts", "--dry-run", "--tokenizer", "models/other").out.splitlines()
+    assert [line for line in lines if "add_bos" in line] == ["dataset  stale  add_bos: true → false  (//models/other)"]
+
+
+def test_a_missing_model_is_not_called_a_missing_tokenizer(lc: Lc, workspace: Path) -> None:
+    done = lc("build", "tiny", "--dry-run", "--model.path", "models")
+    assert done.code == 2
+    assert "models is not a model directory: it has no config.json" in done.err
 
 
 def test_dry_run_as_json(lc: Lc, workspace: Path) -> None:
@@ -340,6 +366,9 @@ def test_a_dry_run_names_what_made_the_tokenizer_stale_and_trains_none(lc: Lc, w
         "tokenizer  stale  bpe.vocab_size: 280 → 281  (--bpe.vocab-size 281)",
         "dataset  stale  never built",
     ]
+    lc("build", "texts", "dataset", *BPE)
+    dry = lc("build", "texts", "dataset", "--dry-run", "--bpe", "BPE", "--bpe.vocab-size", "281")
+    assert dry.out == "dataset  stale  bpe.vocab_size: 280 → 281  (--bpe.vocab-size 281)\n"
     assert len(list((workspace / ".lc" / "cache" / "tokenizers").glob("[!.]*/tokenizer.json"))) == 1
 
 

@@ -138,6 +138,7 @@ RECORDS: dict[str, Callable[[dict[str, Any]], object]] = {
     "damaged": lambda r: r["options"][0].pop("value"),
     "class": lambda r: r.update({"class": "os.system"}),
     "unknown": lambda r: r["options"][0].update(path="dataset.nothing"),
+    "own": lambda r: r["own"].append("seed"),
     "section": lambda r: next(o for o in r["options"] if o["path"] == "optimizer").update(value="Popen"),
 }
 """What was done to the records of runs."""

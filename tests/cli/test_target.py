@@ -12,6 +12,7 @@ from lovecraft.cli import target
 from lovecraft.config import record
 from lovecraft.config.load import load
 from lovecraft.errors import ConfigError, LovecraftError, RunError
+from lovecraft.runs import create
 
 Write = Callable[[str, str], Path]
 
@@ -76,6 +77,55 @@ def test_a_run_stands_for_the_config_it_recorded_with_flags_after_it(run: Path, 
     assert (loaded.name, loaded.root) == ("tiny/default", workspace)
     assert resolve(loaded.cls).seed == 5
     assert type(resolve(loaded.cls).dataset).__module__ == "projects.texts.default"
+
+
+def test_a_record_of_any_name_stands_for_the_config_it_recorded(
+    run: Path, workspace: Path, tmp_path_factory: pytest.TempPathFactory, lc: Callable[..., Any]
+) -> None:
+    kept = (run / "record.json").rename(tmp_path_factory.mktemp("mail") / "mine.json")
+    loaded = target.load_config(arguments(str(kept), "--seed", "3"))
+    assert (loaded.name, loaded.root, resolve(loaded.cls).seed) == ("tiny/default", workspace, 3)
+    assert '"config": "tiny/default"' in lc("show", kept, "--json").out
+    assert lc("diff", kept, "tiny").code == 0
+    kept.write_text("{}")
+    assert "mine.json: not a record" in lc("show", kept).err
+
+
+def test_options_of_a_config_s_own_are_not_replayed_and_that_is_said(
+    workspace: Path, write: Write, lc: Callable[..., Any]
+) -> None:
+    write(
+        "projects/tiny/own.py",
+        """
+        from lovecraft import Config, derived
+        from projects.tiny import default
+
+        class Knob(Config):
+            gain: int = 2
+
+        class Train(default.Train):
+            knob: type[Knob] = Knob
+            half: bool = False
+
+            @derived
+            def batch_size(self) -> int:
+                return self.knob.gain * (1 if self.half else 2)
+        """,
+    )
+    create(workspace, "tiny/own", record.make(load("tiny/own").cls, "tiny/own", workspace, {}))
+    for words in (["--why", "knob.gain"], ["--knob.gain", "3"], ["--half"]):
+        done = lc("show", "tiny/own/001", *words)
+        assert done.code == 2
+        assert (
+            f"{words[-1 if words[0] == '--why' else 0].removeprefix('--')} is an option of the config's own" in done.err
+        )
+        assert "hint: give it to the config: tiny/own\n" in done.err
+        assert lc("show", "tiny/own", *words).code == 0
+
+
+def test_a_config_behind_its_options_is_said_to_come_first(workspace: Path, lc: Callable[..., Any]) -> None:
+    done = lc("show", "--epochs", "3", "tiny")
+    assert done.err.startswith("error: unexpected 'tiny'\n\nhint: the config comes first")
 
 
 def test_a_number_that_is_no_run_is_said_to_be_none(run: Path) -> None:
