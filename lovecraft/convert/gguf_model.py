@@ -70,7 +70,7 @@ def read_gguf(path: Path) -> Source:
     def read(name: str) -> Tensor:
         return reorder(torch.from_numpy(gguf.read(theirs(name))), name, architecture, back=True)
 
-    return Source(config, {name: text.encode() for name, text in files.items()}, stored, read, reason)
+    return Source(path, config, {name: text.encode() for name, text in files.items()}, stored, read, reason)
 
 
 def _config(gguf: GGUF, family: str) -> dict[str, Any]:

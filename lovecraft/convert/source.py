@@ -33,6 +33,9 @@ Read = Callable[[str], Tensor]
 class Source:
     """A model whose weights are not read yet."""
 
+    path: Path
+    """The directory or the file."""
+
     config: dict[str, Any]
     """The content of config.json."""
 
@@ -51,7 +54,7 @@ class Source:
     @property
     def architecture(self) -> Architecture:
         """What config.json describes."""
-        return parse_architecture(self.config, "config.json")
+        return parse_architecture(self.config, str(self.path))
 
     @property
     def dtype(self) -> torch.dtype:
@@ -74,7 +77,7 @@ def read_directory(path: Path) -> Source:
         raise ModelError(f"{path}: config.json ties the head to the embedding, but the weights hold another", hint=hint)
     kept = {file.name: file.read_bytes() for pattern in KEPT for file in sorted(path.glob(pattern))}
     tensors = {name: stored[source] for name, source in names.items()}
-    return Source(config, kept, tensors, lambda name: read(names[name]))
+    return Source(path, config, kept, tensors, lambda name: read(names[name]))
 
 
 def fit(architecture: Architecture, stored: Mapping[str, Tensor], path: Path) -> dict[str, str]:

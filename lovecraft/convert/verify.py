@@ -86,7 +86,9 @@ def check_text(tokenizer: Tokenizer) -> None:
 
 
 def tokenizer_of(source: Source) -> Tokenizer:
-    """Return the tokenizer that a source's files make. Raises ModelError where they make none."""
+    """Return the tokenizer of a source. Raises ModelError where there is none that can be loaded."""
+    if source.path.is_dir():
+        return load_tokenizer(source.path)
     with tempfile.TemporaryDirectory() as directory:
         for name, content in source.files.items():
             (Path(directory) / name).write_bytes(content)

@@ -304,3 +304,11 @@ def test_files_that_read_back_differently_are_refused(tmp_path: Path, monkeypatc
     with pytest.raises(ConversionFailed, match="max_position_embeddings is 511, not 512"):
         convert(source, tmp_path / "b")
     assert os.listdir(tmp_path) == ["a"]
+
+
+def test_a_gguf_needs_a_tokenizer_and_a_directory_does_not(tmp_path: Path) -> None:
+    source = tiny_model_dir(tmp_path / "a")
+    (source / "tokenizer.json").unlink()
+    with pytest.raises(ModelError, match=f"there is no tokenizer.json in {source}"):
+        convert(source, tmp_path / "a.gguf")
+    convert(source, tmp_path / "b")
