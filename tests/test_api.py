@@ -1,6 +1,8 @@
 """The package's functions as scripts and notebooks call them; they say what the command line says."""
 
+import copy
 import json
+import pickle
 import re
 import subprocess
 import sys
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 
 import lovecraft
 from lovecraft import SGD, AdamW, Config, DatasetConfig, LovecraftError, ModelConfig, TrainConfig, derived
-from lovecraft.config import record
+from lovecraft.config import modules, record
 
 Write = Callable[[str, str], Path]
 Command = Callable[..., Any]
@@ -187,6 +189,42 @@ def test_resolve_takes_a_config_class_or_an_instance(wrong: Any) -> None:
 @pytest.mark.parametrize("wrong", ["tiny", int, None])
 def test_override_takes_a_config_class(workspace: Path, wrong: Any) -> None:
     assert refused(lovecraft.override, wrong, {}) == f"expected a config class, got {wrong!r}"
+
+
+def test_override_says_what_it_takes(workspace: Path) -> None:
+    cls = lovecraft.load("tiny", kind=TrainConfig)
+    assert refused(lovecraft.override, cls(), {}) == "expected a config class, got an instance of Train"
+    wrong = "expected values by option, got ['seed']; write {'option': value}"
+    assert refused(lovecraft.override, cls, ["seed"]) == wrong
+    found = refused(lovecraft.override, cls, {"seed": 1, "optimizer": {"lr": 3}})
+    assert found.endswith("optimizer: expected a value, got a dict; write {'optimizer.lr': 3}")
+
+
+WORKER = """
+import lovecraft, multiprocessing, pickle
+
+def work(config):
+    return config.max_steps, config.optimizer.lr
+
+if __name__ == "__main__":
+    config = lovecraft.load("tiny")(max_steps=7)
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        print(pool.apply(work, [config]))
+"""
+
+
+def test_a_resolved_config_can_be_sent_to_a_spawned_worker(workspace: Path, write: Write) -> None:
+    done = subprocess.run([sys.executable, str(write("w.py", WORKER))], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("(7, 0.001)\n", "")
+
+
+def test_instances_pickle_also_when_their_module_was_dropped(workspace: Path) -> None:
+    config = lovecraft.load("tiny")(max_steps=7)
+    modules.forget()
+    again = pickle.loads(pickle.dumps(config))
+    assert lovecraft.diff(config, again) == []
+    assert type(again) is lovecraft.load("tiny")
+    assert copy.deepcopy(config) == config == copy.copy(config)
 
 
 def test_override_suggests_the_option_that_was_meant(workspace: Path) -> None:

@@ -58,7 +58,10 @@ def override(cls: type[T], changes: Mapping[str, Any]) -> type[T]:
     Their origin is the line of the call. Raises ConfigError for a path that names no option.
     """
     if not (isinstance(cls, base._Meta) and issubclass(cls, Config)):
-        raise ConfigError(f"expected a config class, got {cls!r}", hint="lovecraft.load(name) returns that of a name")
+        got = f"an instance of {type(cls).__qualname__}" if isinstance(cls, Config) else repr(cls)
+        raise ConfigError(f"expected a config class, got {got}", hint="lovecraft.load(name) returns that of a name")
+    if not isinstance(changes, Mapping):
+        raise ConfigError(f"expected values by option, got {changes!r}; write {{'option': value}}")
     return overriding.override(cls, changes, dict.fromkeys(changes, origin.calling()))
 
 

@@ -13,17 +13,19 @@ The metaclass finds the options of each class, refuses what is none, and remembe
 
 import functools
 import inspect
+import operator
 import sys
 import threading
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
-from lovecraft.config import modules, names, origin, source, values
-from lovecraft.config.origin import Origin, place
+from lovecraft.config import modules, names, origin, values
+from lovecraft.config.origin import Origin, history, named, origin_of, place, written
 from lovecraft.errors import ConfigError
 
 T = TypeVar("T")
@@ -80,7 +82,7 @@ class Derived:
         if config is None:  # Train.batch_size on the class itself
             return getattr(draft(owner), self.name)
         if inspect.getattr_static(type(config), self.name, None) is not self:
-            return self.function(config)  # reached through super(): an ingredient, not the option's value
+            return self.compute(config)  # reached through super(): an ingredient, not the option's value
         key = (id(config), self.name)
         if key in _computing.stack:
             names = [name for _, name in _computing.stack[_computing.stack.index(key) :]] + [self.name]
@@ -88,11 +90,23 @@ class Derived:
             raise ConfigError(f"{where}: {self.name}: derived values form a cycle: {' -> '.join(names)}")
         _computing.stack.append(key)
         try:
-            value = self.function(config)
+            value = self.compute(config)
         finally:
             _computing.stack.pop()
         config.__dict__[self.name] = normalise(type(config), self.name, value)
         return config.__dict__[self.name]
+
+    def compute(self, config: Any) -> Any:
+        """Return what the function says of a config; what it prints goes to stderr, since stdout is for data."""
+        try:
+            with modules.stdout_aside():
+                return self.function(config)
+        except TypeError as error:
+            at = error.__traceback__ and error.__traceback__.tb_next
+            if at is None or at.tb_next is not None or "object is not callable" not in str(error):
+                raise
+            where = place(Origin(at.tb_frame.f_code.co_filename, at.tb_lineno))
+            raise ConfigError(f"{where}: {self.name}: {error}; an option is a value: read it without ()") from error
 
 
 if TYPE_CHECKING:
@@ -123,6 +137,7 @@ class _Meta(type):
 
     __origins__: dict[str, Origin]
     __options__: dict[str, Option]
+    __declared__: dict[str, Option]
     __file__: str
     __anonymous__: bool
 
@@ -132,7 +147,10 @@ class _Meta(type):
 
     def __new__(mcs, name: str, bases: tuple[type, ...], body: dict[str, Any], anonymous: bool = False) -> Any:
         if not isinstance(body, _Body):  # a decorator makes the class anew, from a plain dict
-            raise _decorated(name, body.get("__origins__", {}))
+            if "__origins__" not in body:
+                hint = "write a class statement, or lovecraft.override(cls, {option: value})"
+                raise ConfigError(f"{origin.caller()}: {name}: a config class cannot be made by type()", hint=hint)
+            raise _decorated(name, body["__origins__"])
         cls = super().__new__(mcs, name, bases, dict(body))
         cls.__origins__ = body.origins
         cls.__file__ = origin.file_of(cls.__module__) or _start(body.origins).file
@@ -157,6 +175,12 @@ class _Meta(type):
         from lovecraft.config.resolve import resolve
 
         return resolve(override(cls, changes, dict.fromkeys(changes, origin.calling())))
+
+    def __get__(cls, config: Any, owner: Any = None) -> Any:
+        """In a derived value `super().optimizer` is what the flags made of that class, not the bare class."""
+        if not isinstance(config, Config):
+            return cls
+        return next((section for section in vars(config).values() if type(section) is named(cls)), None) or draft(cls)
 
     def __setattr__(cls, name: str, value: Any) -> None:
         if not cls.__dict__.get("__sealed__"):
@@ -184,25 +208,33 @@ def _start(origins: dict[str, Origin]) -> Origin:
 def _declare(cls: Any) -> Iterator[str]:
     """Give a class its options, the inherited ones in the order of first declaration, then its own. Yield problems.
 
-    An inherited option keeps its declaration, with the checks in it, also where a subclass repeats its plain type.
+    An inherited option keeps its declaration; the checks of one that repeats it come on top.
     """
     found: dict[str, Option] = {}
     for base in reversed(cls.__mro__[1:]):
-        found.update(base.__options__ if isinstance(base, _Meta) else {})
-    cls.__options__ = found
+        for name, option in vars(base).get("__declared__", {}).items():
+            found[name] = _repeated(found[name], option.hint) if name in found else option
+    cls.__options__, cls.__declared__ = found, {}
     for name, (raw, namespace) in _own_annotations(cls, found).items():
         hint, wrong = _evaluate(raw, namespace, vars(cls))
+        option = cls.__declared__[name] = Option(name, hint, quiet=values.quiet in values.core(hint)[2])
         if name in found and not wrong and (kind := values.name_type(found[name].hint)) != values.name_type(hint):
             wrong = f"it is declared as {kind}; drop the annotation"
         elif name not in found:
             wrong = ("" if is_library(cls) else names.objection(name, found)) or wrong
-            found[name] = option = Option(name, hint, quiet=values.quiet in values.core(hint)[2])
-            if isinstance(hint, _Meta):
-                wrong = wrong or f"it is a section; write type[{hint.__name__}]"
-            elif not wrong and option.section is None:
-                wrong = values.objection(hint)
+        if isinstance(hint, _Meta):
+            wrong = wrong or f"it is a section; write type[{hint.__name__}]"
+        elif not wrong and option.section is None:
+            wrong = values.objection(hint)
         if wrong:
             yield f"{written(cls, name)}: {name}: {wrong}"
+        found[name] = _repeated(found[name], hint) if name in found else option
+
+
+def _repeated(option: Option, hint: Any) -> Option:
+    """Return an option that a subclass declares again: a value must be right for both types."""
+    again = option.section is None and hint != option.hint
+    return attrs.evolve(option, hint=values.both(option.hint, hint)) if again else option
 
 
 def _own_annotations(cls: Any, inherited: dict[str, Option]) -> dict[str, tuple[Any, dict[str, Any]]]:
@@ -258,8 +290,12 @@ def _special(name: str, value: Any) -> str:
 def _problem(cls: Any, name: str, value: Any) -> str:
     options = cls.__options__
     if name not in options:
-        close = f": {names.strange(name)}" if not name.isascii() else names.did_you_mean(name, options)
-        return "" if isinstance(value, _HELPERS) else f" has no option {name!r}{close}"
+        if isinstance(value, _HELPERS):
+            return ""
+        known = [n for n, option in options.items() if option.section or not isinstance(value, type)]
+        close = f": {names.strange(name)}" if not name.isascii() else names.did_you_mean(name, known)
+        constant = f"; a constant is called _{name}" if name.isupper() else ""
+        return f" has no {'section' if isinstance(value, type) else 'option'} {name!r}{constant or close}"
     section = options[name].section
     if section is not None and isinstance(value, (Derived, *_HELPERS)):
         return f".{name} is a section and cannot be derived; assign a class, one that derives from {section.__name__}"
@@ -293,8 +329,26 @@ class Config(metaclass=_Meta):
     def __hash__(self) -> int:
         return hash((type(self), *_said(self).values()))
 
+    def __deepcopy__(self, memo: Any = None) -> Any:
+        return self
+
+    __copy__ = __deepcopy__
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Of a workspace's class note the workspace too: where this is unpickled, that may not be loaded yet."""
+        module, inside = type(self).__module__, type(self).__qualname__
+        if module.partition(".")[0] not in modules.OURS or "<locals>" in inside:
+            return super().__reduce_ex__(protocol)
+        root = Path(type(self).__file__).parents[module.count(".")]
+        return _blank, (module, inside, root), vars(self)
+
     def __repr__(self) -> str:
         return f"{type(self).__qualname__}({', '.join(f'{name}={value!r}' for name, value in _said(self).items())})"
+
+
+def _blank(module: str, inside: str, root: Path) -> Any:
+    """Return an empty instance of a workspace's class, for pickle to fill."""
+    return object.__new__(operator.attrgetter(inside)(modules.run(module, root)))
 
 
 def _said(config: Any) -> dict[str, Any]:
@@ -303,11 +357,6 @@ def _said(config: Any) -> dict[str, Any]:
 
 
 # --- reading classes ------------------------------------------------------------------------------
-
-
-def named(cls: Any) -> Any:
-    """Return the class itself, or the one that an anonymous override was made from."""
-    return next(base for base in cls.__mro__ if not base.__dict__.get("__anonymous__"))
 
 
 def is_library(cls: Any) -> bool:
@@ -322,25 +371,6 @@ def library_class(cls: Any) -> Any:
     """
     found = next(base for base in named(cls).__mro__ if is_library(base))
     return named(cls) if found is Config else found
-
-
-def origin_of(cls: type, name: str) -> Origin:
-    """Return where the body of `cls` itself sets or declares `name`."""
-    known = cls.__dict__.get("__origins__", {})
-    file = origin.file_of(cls.__module__)
-    return known.get(name) or Origin(file or cls.__module__, source.line_of(cls, file, name) if file else 0)
-
-
-def history(cls: Any, name: str) -> list[tuple[Any, Origin]]:
-    """Return every raw value that `name` was given, the winning one first, with its origin."""
-    return [(vars(base)[name], origin_of(base, name)) for base in cls.__mro__ if name in vars(base)]
-
-
-def written(cls: Any, name: str = "") -> str:
-    """Return the place where `name` stands in the class, an override's own class meant, else where the class begins."""
-    own = named(cls).__origins__
-    start = next(iter(own.values()), Origin(cls.__file__))
-    return place(own.get(name) or (origin.of_annotation(start, name) if name else start))
 
 
 def normalise(cls: Any, name: str, value: Any) -> Any:

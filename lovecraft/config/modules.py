@@ -204,6 +204,24 @@ def _kept_console() -> Iterator[None]:
             stand_in.stream, stand_in.loading = stream, False
 
 
+_aside: list[Any] = []
+"""The stdout that is put aside, once for each that wants it so."""
+_swapping = threading.Lock()
+
+
+@contextlib.contextmanager
+def stdout_aside() -> Iterator[None]:
+    """Send what is printed inside to stderr, in whichever threads."""
+    with _swapping:
+        _aside.append(_aside[0] if _aside else sys.stdout)
+        sys.stdout = sys.stderr
+    try:
+        yield
+    finally:
+        with _swapping:
+            sys.stdout = _aside.pop() if len(_aside) == 1 else _aside.pop() and sys.stdout
+
+
 # --- what went wrong ----------------------------------------------------------------------------
 
 

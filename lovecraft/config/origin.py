@@ -3,9 +3,11 @@
 import linecache
 import re
 import sys
+from typing import Any
 
 import attrs
 
+from lovecraft.config import source
 from lovecraft.config.modules import shorten
 
 
@@ -56,3 +58,30 @@ def of_annotation(start: Origin, name: str) -> Origin:
         if re.match(rf"\s+{re.escape(name)}\s*:", line):
             return Origin(start.file, number)
     return start
+
+
+# --- of a class's values ---------------------------------------------------------------------------
+
+
+def named(cls: Any) -> Any:
+    """Return the class itself, or the one that an anonymous override was made from."""
+    return next(base for base in cls.__mro__ if not base.__dict__.get("__anonymous__"))
+
+
+def origin_of(cls: type, name: str) -> Origin:
+    """Return where the body of `cls` itself sets or declares `name`."""
+    known = cls.__dict__.get("__origins__", {})
+    file = file_of(cls.__module__)
+    return known.get(name) or Origin(file or cls.__module__, source.line_of(cls, file, name) if file else 0)
+
+
+def history(cls: Any, name: str) -> list[tuple[Any, Origin]]:
+    """Return every raw value that `name` was given, the winning one first, with its origin."""
+    return [(vars(base)[name], origin_of(base, name)) for base in cls.__mro__ if name in vars(base)]
+
+
+def written(cls: Any, name: str = "") -> str:
+    """Return the place where `name` stands in the class, an override's own class meant, else where the class begins."""
+    own = named(cls).__origins__
+    start = next(iter(own.values()), Origin(cls.__file__))
+    return place(own.get(name) or (of_annotation(start, name) if name else start))

@@ -16,6 +16,10 @@ def override(cls: Any, changes: Mapping[str, Any], said: Mapping[str, Origin] | 
     Raises ConfigError for a path that names no option.
     """
     said = said or {}
+    for path, value in changes.items():
+        if isinstance(value, Mapping):
+            right = {f"{path}.{name}": inner for name, inner in value.items()}
+            raise ConfigError(f"{_place(said, path)}{path}: expected a value, got a dict; write {right}")
     own: dict[str, Any] = {}
     nested: dict[str, dict[str, Any]] = {}
     for path, value in changes.items():

@@ -1,5 +1,6 @@
 """Configs and differences as plain text: aligned columns, stable when piped."""
 
+import contextlib
 import json
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
@@ -25,7 +26,7 @@ def columns(lines: Iterable[Sequence[str]], gap: str = "  ") -> str:
 
 def table(options: Iterable[Entry]) -> str:
     """Return an option a line: its value, where it comes from, and the comment there as the reason."""
-    lines = [(e.path, text_of(e.value), e.origin, e.comment) for e in options]
+    lines = [(e.path, text_of(e.value, kind=e.type), e.origin, e.comment) for e in options]
     return columns([("option", "value", "origin", "reason"), *lines])
 
 
@@ -36,10 +37,11 @@ def breaks(paths: Sequence[str]) -> list[bool]:
     return [False, *(one != other for one, other in pairwise(heads))]
 
 
-def text_of(value: Any, root: Path | None = None) -> str:
+def text_of(value: Any, root: Path | None = None, kind: str = "") -> str:
     """Write a value for people, as a flag takes it: `none`, paths below the root as `//…`, tuples with commas.
 
-    Where commas would not do it is JSON: a list with texts that hold some, a text with line breaks, an empty one.
+    Where that would not do it is JSON: a list with texts that hold commas, a text with line breaks, an empty one, and
+    of an option of the type that is named `kind`, `str` or `str or none`, the text "none".
     """
     if value is None:
         return "none"
@@ -49,7 +51,12 @@ def text_of(value: Any, root: Path | None = None) -> str:
         plain = value and not any(not item or item != item.strip() or set(item) & set(',"[(') for item in items)
         return ", ".join(items) if plain else json.dumps(value, ensure_ascii=False)
     if isinstance(value, str):
-        return value if value and value.isprintable() and value[0] != '"' else json.dumps(value, ensure_ascii=False)
+        plain = value and value.isprintable() and value[0] != '"'
+        return (
+            value
+            if plain and not (value.lower() == "none" and kind.startswith("str"))
+            else json.dumps(value, ensure_ascii=False)
+        )
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
@@ -61,6 +68,9 @@ def chain(row: Row, root: Path | None) -> list[dict[str, Any]]:
     found = []
     for i, (raw, origin) in enumerate(row.history):
         value: Any = (None if i else row.value) if isinstance(raw, Derived) else raw
+        if row.option.section is None and value is not None:
+            with contextlib.suppress(ValueError):  # one that is overridden may be wrong
+                value = values.structure(value, row.option.hint)
         if isinstance(value, type | Config):
             value = base.library_class(value if isinstance(value, type) else type(value)).__name__
         comment = attrs.evolve(row, history=row.history[i:]).comment

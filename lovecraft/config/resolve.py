@@ -3,7 +3,9 @@
 One walk does both, so what is shown is what runs. All problems are collected, each with its place.
 """
 
+import sys
 from collections.abc import Iterator
+from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar, overload
@@ -12,7 +14,8 @@ import attrs
 
 from lovecraft.config import base, source, values
 from lovecraft.config.base import Config, Derived, Option, Origin
-from lovecraft.config.modules import in_order
+from lovecraft.config.modules import OURS, in_order
+from lovecraft.config.names import nearest
 from lovecraft.errors import ConfigError
 
 T = TypeVar("T", bound=Config)
@@ -87,10 +90,12 @@ def resolve(config: Any) -> Any:
         return config
     if not isinstance(config, base._Meta):
         raise ConfigError(f"expected a config class or an instance, got {config!r}")
-    instance, problems = _settle(config, "", base.written(config))
-    if problems:
-        raise ConfigError("\n".join(in_order(problems)))
-    return instance
+    if "__resolved__" not in vars(config):  # all of a process shall see the same, also of what draws random numbers
+        instance, problems = _settle(config, "", base.written(config))
+        if problems:
+            raise ConfigError("\n".join(in_order(problems)))
+        type.__setattr__(config, "__resolved__", instance)
+    return vars(config)["__resolved__"]
 
 
 def _settle(cls: Any, path: str, where: str) -> tuple[Any, list[str]]:
@@ -101,7 +106,9 @@ def _settle(cls: Any, path: str, where: str) -> tuple[Any, list[str]]:
     config = object.__new__(base.named(cls))
     problems: list[str] = []
     late: list[str] = []
+    wrong: set[str] = set()
     for name, option in cls.__options__.items():
+        before = len(problems)
         raw, origin = next(iter(base.history(cls, name)), (attrs.NOTHING, None))
         if origin is None:
             problems.append(f"{where}: {path}{name}: required; set it in {_to_edit(cls)}")
@@ -116,14 +123,68 @@ def _settle(cls: Any, path: str, where: str) -> tuple[Any, list[str]]:
                     problems += inner
             except ValueError as error:
                 problems.append(f"{base.place(origin)}: {path}{name}: {error}")
-    if problems:  # a derived value would only echo them
-        return config, problems
+        wrong |= {name} if len(problems) > before else set()
+    problems += _unread(cls, path)
+    seen = _without(cls, config, wrong) if wrong else config
     for name in late:
         try:
-            getattr(config, name)
+            config.__dict__[name] = getattr(seen, name)
+        except _Wrong:
+            continue
         except ConfigError as error:
             problems.append(error.message.replace(f": {name}: ", f": {path}{name}: ", 1))
     return config, list(dict.fromkeys(problems))  # one that reads another that is wrong says the same
+
+
+class _Wrong(ConfigError):
+    """A derived value reads one that is wrong: its own problem would only be an echo."""
+
+
+def _without(cls: Any, config: Any, wrong: set[str]) -> Any:
+    """Return an instance with the right values of another, on which reading a wrong one raises `_Wrong`."""
+
+    def stop(self: Any) -> Any:
+        raise _Wrong("")
+
+    body: dict[str, Any] = {name: Derived(stop) for name in wrong}
+    kind: Any = type.__new__(base._Meta, cls.__name__, (cls,), {**body, "__anonymous__": True})
+    seen = object.__new__(kind)
+    seen.__dict__.update({name: value for name, value in vars(config).items() if name not in wrong})
+    return seen
+
+
+def _unread(cls: Any, path: str) -> Iterator[str]:
+    """Yield what users add to a class of the library and nothing reads: most were meant for an option that there is.
+
+    A derived value may be there to be shown, so that only one whose name is nearly an option's is a mistake.
+    """
+    library = base.library_class(cls).__options__
+    for name in cls.__options__:
+        if name in library or base.is_library(cls):
+            continue
+        known = [*_paths(base.library_class(cls))]
+        nested = [path for path in known if path.endswith(f".{name}")]
+        close = nested or get_close_matches(name, library, 1, 0.8)
+        raw, origin = next(iter(base.history(cls, name)), (None, None))
+        if (close or not isinstance(raw, Derived)) and not source.reads(name, _files(cls), nested):
+            where = base.place(origin) if origin else base.written(cls, name)
+            meant = " or ".join([*(nested or nearest(name, known, ".")), f"_{name}, a constant"])
+            yield f"{where}: {path}{name}: no @derived reads this option of yours; did you mean {meant}?"
+
+
+def _paths(cls: Any) -> Iterator[str]:
+    for name, option in cls.__options__.items():
+        yield name
+        if option.section is not None:
+            yield from (f"{name}.{inner}" for inner in _paths(getattr(cls, name, None) or option.section))
+
+
+def _files(cls: Any) -> set[str]:
+    """Return the files where an option of a class may be read: those of its bases, and all that are loaded."""
+    users = {name for name in sys.modules if name.partition(".")[0] in OURS}
+    return {c.__file__ for c in cls.__mro__ if isinstance(c, base._Meta) and not base.is_library(c)} | {
+        file for name in users if (file := base.origin.file_of(name))
+    }
 
 
 def _to_edit(cls: Any) -> str:
@@ -137,9 +198,10 @@ def _settle_section(option: Option, raw: Any, path: str, origin: Origin) -> tupl
         return None, []
     kind = option.section
     assert kind is not None
-    if isinstance(raw, type) and issubclass(raw, kind):
+    right_kinds = tuple(choices(kind).values())
+    if isinstance(raw, type) and issubclass(raw, right_kinds):
         return _settle(raw, path, base.place(origin) if base.is_library(base.named(raw)) else base.written(raw))
-    if isinstance(raw, kind):
+    if isinstance(raw, right_kinds):
         return raw, []
     right = [
         f"{raw.__name__.rpartition('.')[2]}.{name}"
@@ -147,7 +209,8 @@ def _settle_section(option: Option, raw: Any, path: str, origin: Origin) -> tupl
         if isinstance(value, type) and issubclass(value, kind) and value.__module__ == raw.__name__
     ]
     what = right[0] if right else f"{', '.join(choices(kind))} or a subclass"
-    expected = f"{kind.__name__}{' or none' if option.optional else ''}"
+    a_kind = "a kind of " if isinstance(raw, type) and issubclass(raw, kind) else ""
+    expected = f"{a_kind}{kind.__name__}{' or none' if option.optional else ''}"
     raise ValueError(f"expected {expected}, got {values.spell(raw)}; write {what}")
 
 
@@ -206,7 +269,7 @@ def _differs(config: Any, option: Option, value: Any, history: list[tuple[Any, O
     raw, _ = history[0]
     if option.section is not None:
         return (value and type(value)) is not (raw and base.named(raw))
-    return bool(value != values.structure(raw.function(config) if isinstance(raw, Derived) else raw, option.hint))
+    return bool(value != values.structure(raw.compute(config) if isinstance(raw, Derived) else raw, option.hint))
 
 
 def choices(kind: Any) -> dict[str, Any]:

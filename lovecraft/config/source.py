@@ -5,8 +5,9 @@ import functools
 import inspect
 import io
 import linecache
+import re
 import tokenize
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 _OPEN = (("(", ")"), ("[", "]"), ("{", "}"), ('"""', "?"), ("'''", "?"))
@@ -100,6 +101,14 @@ def _tokenized(code: str) -> str:
     except (tokenize.TokenError, IndentationError):  # the statement goes on below; this line of it has been read
         pass
     return found
+
+
+def reads(name: str, files: Iterable[str], nested: Iterable[str]) -> bool:
+    """Return whether code in the files reads an attribute `name`, other than by `nested` paths; also if unseen."""
+    apart = "".join(rf"(?<!\b{path.rpartition('.')[0]})" for path in nested)
+    pattern = re.compile(rf"{apart}\.{name}\b|['\"]{name}['\"]")
+    texts = [linecache.getlines(file) for file in files]
+    return any(not lines or any(map(pattern.search, lines)) for lines in texts)
 
 
 def last_comment(function: Callable[..., Any]) -> str:

@@ -13,11 +13,12 @@ import json
 import math
 import operator
 import os
+import re
 import types
 import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Final, Literal, Union
+from typing import Annotated, Any, ClassVar, Final, Literal, Union
 
 import attrs
 from cattrs import Converter
@@ -120,6 +121,15 @@ def choices(hint: Any) -> dict[str, Any]:
     return {str(value).lower() if isinstance(value, bool) else str(value): value for value in found}
 
 
+def both(hint: Any, more: Any) -> Any:
+    """Return the type of the values that are right for two types, which differ in their checks."""
+
+    def check(value: Any) -> None:
+        structure(value, more)
+
+    return Annotated[hint, check]
+
+
 def takes_one(function: Any) -> bool:
     """Return whether `function` is a plain one that can be called with a single argument."""
     if not isinstance(function, types.FunctionType) or inspect.isgeneratorfunction(function):
@@ -129,8 +139,8 @@ def takes_one(function: Any) -> bool:
 
 
 _INSTEAD = (
-    ((list, set, frozenset), "write tuple[X, ...]"),
-    ((Any,), "write the type that it returns: `-> int`"),
+    ((list, set, frozenset, tuple), "write tuple[X, ...]"),
+    ((Any,), "write its type: `name: int`, and of a derived value `-> int`"),
     ((dict,), "write a section: a config class, and type[X] here"),
     ((ClassVar,), "write a constant above the class, or with a name that begins with _"),
     ((Final,), "write the type alone: a resolved config is frozen"),
@@ -227,6 +237,9 @@ def _wrong(value: Any, hint: Any) -> ValueError:
 
 def _remedy(value: Any, hint: Any) -> str:
     """Return `; write …` where a wrong value spells a right one."""
+    if isinstance(value, tuple) and len(value) == 1:
+        with contextlib.suppress(ValueError):
+            return f"; write {spell(structure(value[0], hint))}, without a comma behind it"
     if type(value) not in (str, int, float, list):
         return ""
     try:
@@ -257,7 +270,11 @@ def _path(value: Any, hint: Any) -> Location:
         raise ValueError(f"expected path, got {type(value).__name__} {spell(value)}")
     path = Path(value)
     if not path.is_absolute():
-        raise ValueError(f"the path {str(value)!r} is relative; in a file write ROOT / {str(value)!r}")
+        text = str(value)
+        right = f"Path({text!r}).expanduser()" if text.startswith("~") else f"ROOT / {text!r}"
+        hub = hint == Location and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", text)
+        also = f", or 'hf:{text}' for the hub's" if hub else ""
+        raise ValueError(f"the path {text!r} is relative; in a file write {right}{also}")
     return Path("/" + os.path.normpath(path).lstrip("/"))  # no `..`, no `//` for the root: one place, one fingerprint
 
 

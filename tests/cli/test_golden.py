@@ -95,7 +95,7 @@ MODULES = {
     ),
     "named": TRAIN
     + "    größe: int = 1\n    why: int = 1\n    no_seed: bool = True\n    Seed: int = 1\n    __slots__ = ()\n",
-    "unread": TRAIN + "    epoch: int = 3\n    lr: float = 1e-4\n    warmup_steps: int = 100\n",
+    "unused": TRAIN + "    epoch: int = 3\n    lr: float = 1e-4\n    warmup_steps: int = 100\n",
     # sealed classes
     "decorated": "import attrs\n" + TRAIN.replace("class", "@attrs.define\nclass") + "    batch_size = 4\n",
     "changed": "from projects.tiny import default\n\ndefault.Train.batch_size = 4\n",

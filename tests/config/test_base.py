@@ -18,10 +18,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lovecraft import SGD, AdamW, Config, DatasetConfig, TrainConfig, derived, override, resolve
-from lovecraft.config.values import gt, quiet
+from lovecraft.config.values import gt, le, quiet
 from lovecraft.errors import ConfigError
 
 HERE = Path(__file__).relative_to(Path(__file__).parents[2]).as_posix()
+
+
+def even(value: int) -> bool:
+    """Check a number."""
+    return value % 2 == 0
+
+
+def low(value: str) -> bool:
+    """Check a text."""
+    return value.islower()
 
 
 class Inner(Config):
@@ -257,6 +267,30 @@ def test_repeating_the_plain_type_keeps_the_checks_and_marks_of_the_declaration(
     assert Mine.__options__["loud"].quiet
 
 
+def test_the_checks_of_an_annotation_that_repeats_an_option_come_on_top() -> None:
+    class Few(Outer):
+        count: Annotated[int, le(4)] = 2
+
+    class Pairs(Outer):
+        words: tuple[Annotated[str, low], ...] = ("a",)
+        count: Annotated[int, even] = 2
+
+    class Both(Few, Pairs):
+        pass
+
+    for cls, count, message in (
+        (Few, 5, "at most 4, got 5"),
+        (Few, 0, "more than 0"),
+        (Both, 6, "at most 4"),
+        (Both, 3, "does not pass even, got 3"),
+        (Pairs, 6, ""),
+    ):
+        changed = override(cls, {"count": count})
+        assert (message in refused(lambda: resolve(changed))) if message else resolve(changed).count == 6  # noqa: B023
+    assert "does not pass low" in refused(lambda: resolve(override(Both, {"words": ("A",)})))
+    assert "'small' in Annotated is no check" in refused(lambda: declare("count", Annotated[int, "small"]))
+
+
 # --- derived ----------------------------------------------------------------------------------------
 
 
@@ -294,6 +328,52 @@ def test_a_derived_value_takes_super_of_a_plain_value() -> None:
             return super().count + self.inner.size
 
     assert resolve(Mine).total == 7 * 4
+
+
+def test_a_section_reached_through_super_is_that_of_the_instance() -> None:
+    class Mine(Outer):
+        inner = Other
+
+        @derived
+        def count(self) -> int:
+            return super().inner.size + super().inner.twice + type(self).inner.size
+
+    assert resolve(Mine).count == 4 + 8 + 4
+    assert resolve(override(Outer, {"inner.size": 5})).total == 15
+    Deeper = override(Mine, {"inner": Inner, "inner.size": 5})
+    assert resolve(Deeper).count == 5 + 10 + 4  # what the class says stays
+
+
+def test_an_option_that_is_called_is_told_to_be_a_value() -> None:
+    class Mine(Outer):
+        @derived
+        def count(self) -> int:
+            return super().count()  # type: ignore[operator] # called
+
+    class Other(Outer):
+        @derived
+        def count(self) -> int:
+            return len(3)  # type: ignore[arg-type]
+
+    message = (
+        f"{HERE}:{line_of('called')}: count: 'int' object is not callable; an option is a value: read it without ()"
+    )
+    assert refused(lambda: resolve(Mine)) == message
+    with pytest.raises(TypeError, match="has no len"):
+        resolve(Other)
+
+
+def test_what_a_derived_value_prints_goes_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    class Mine(Outer):
+        @derived
+        def count(self) -> int:
+            print("computing")
+            return 2
+
+    before = sys.stdout
+    assert (resolve(Mine).total, Mine.count) == (8, 2)
+    assert sys.stdout is before
+    assert capsys.readouterr() == ("", "computing\ncomputing\n")
 
 
 def test_a_plain_value_overrides_a_derived_one() -> None:
@@ -521,13 +601,14 @@ def test_all_strangers_of_a_class_are_reported_at_once() -> None:
             other = 3
 
     lines = refused(statement).splitlines()
-    assert [line.partition("no option ")[2].partition(";")[0] for line in lines] == [
+    assert [line.partition("has no ")[2].partition(";")[0].removeprefix("option ") for line in lines] == [
         "'rat'",
         "'coun'",
-        "'inne'",
+        "section 'inne'",
         "'os'",
         "'other'",
     ]
+    assert lines[2].endswith("did you mean 'inner'?")
     assert "it has count, half, inner" in lines[3]
 
 
@@ -605,6 +686,24 @@ def test_a_decorator_is_refused(decorate: Callable[[type], type]) -> None:
     assert error.value.hint
 
 
+def test_a_class_that_type_makes_is_refused_with_its_place() -> None:
+    message = refused(lambda: type("Mine", (Outer,), {"count": 4}))  # made by type
+    assert message == f"{HERE}:{line_of('made by type')}: Mine: a config class cannot be made by type()"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("Meta", Path, "has no section 'Meta'; it has inner, spare"),
+        ("CONST", 5, "has no option 'CONST'; a constant is called _CONST"),
+        ("inne", Inner, "has no section 'inne'; did you mean 'inner'?"),
+    ],
+)
+def test_what_a_stranger_may_have_been_is_said(name: str, value: object, message: str) -> None:
+    found = refused(lambda: types.new_class("Mine", (Outer,), exec_body=lambda body: body.update({name: value})))
+    assert found.endswith(message)
+
+
 def test_a_section_cannot_be_derived() -> None:
     def statement() -> None:
         class Mine(Outer):
@@ -651,7 +750,10 @@ def test_a_new_derived_value_must_say_its_type() -> None:
             def fresh(self):
                 return 3
 
-    assert "fresh: an option cannot be of type Any; write the type that it returns: `-> int`" in refused(statement)
+    assert (
+        "fresh: an option cannot be of type Any; write its type: `name: int`, and of a derived value `-> int`"
+        in refused(statement)
+    )
 
 
 def test_an_unknown_annotation_names_its_place(define: Callable[..., Any]) -> None:
@@ -684,7 +786,7 @@ def test_postponed_annotations_are_understood(define: Callable[..., Any]) -> Non
 
             @derived
             def fresh(self) -> int:
-                return 3
+                return 3 if self.backup is self.where else 4
     """
     config = resolve(define(text))
     assert (config.backup, config.where, config.fresh) == (None, None, 3)
@@ -819,7 +921,7 @@ def test_what_a_cached_property_keeps_changes_no_instance() -> None:
         def label(self) -> str:
             return "x" * self.count
 
-    one, other = resolve(Mine), resolve(Mine)
+    one, other = resolve(Mine), resolve(override(Mine, {"count": 3}))
     assert one.label == "xxx"
     assert (one, hash(one), repr(one)) == (other, hash(other), repr(other))
 

@@ -106,7 +106,7 @@ def test_options_and_sections_that_a_user_declares_are_left_out(flat: Callable[.
 
             @derived
             def batch_size(self) -> int:
-                return self.tokens // self.dataset.block_size  # as many as fit
+                return self.second and self.tokens // self.dataset.block_size  # as many as fit
         """,
     )
     text = flat("tiny/own")

@@ -132,7 +132,7 @@ def test_a_users_config_replays_without_the_users_module(workspace: Path, define
 
             @derived
             def batch_size(self) -> int:
-                return self.tokens // self.dataset.block_size
+                return self.second and self.tokens // self.dataset.block_size
         """
     )
     written = record.make(cls, "p/c", workspace, IGNORED)
@@ -343,6 +343,7 @@ def test_names_of_users_classes_origins_and_own_options_do_not_count(
 ) -> None:
     renamed = define(
         """
+        from lovecraft import derived
         from projects.tiny import default
 
         class Steps(default.Train.optimizer):
@@ -354,7 +355,11 @@ def test_names_of_users_classes_origins_and_own_options_do_not_count(
         class Train(default.Train):
             dataset = Texts
             optimizer = Steps
-            helper: int = 5
+            helper: int = 2
+
+            @derived
+            def batch_size(self) -> int:
+                return self.helper
         """
     )
     assert record.fingerprint(renamed, workspace) == record.fingerprint(tiny, workspace)

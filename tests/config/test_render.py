@@ -8,7 +8,7 @@ import pytest
 
 from lovecraft.config import render
 from lovecraft.config.base import Origin
-from lovecraft.config.diff import Change
+from lovecraft.config.diff import Change, entries
 from lovecraft.config.load import load
 from lovecraft.config.override import override
 from lovecraft.config.resolve import rows
@@ -42,6 +42,28 @@ def test_columns_are_aligned_and_the_last_is_never_padded() -> None:
 )
 def test_values_are_written_for_people(value: Any, text: str) -> None:
     assert render.text_of(value, Path("/w")) == text
+
+
+def test_a_text_none_is_in_quotes_where_it_is_no_choice(workspace: Path) -> None:
+    assert [render.text_of("none", kind=kind) for kind in ("str", "str or none", "one of 'none', 'all'", "")] == [
+        '"none"',
+        '"none"',
+        "none",
+        "none",
+    ]
+    cls = override(load("tiny").cls, {"dataset.text_field": "none"})
+    shown = {line.split()[0]: line.split()[1] for line in render.table(entries(cls, workspace)).splitlines()}
+    assert (shown["dataset.text_field"], shown["dataset.packing"], shown["max_minutes"]) == ('"none"', "none", "none")
+
+
+def test_why_shows_values_as_they_count(workspace: Path) -> None:
+    cls = override(override(load("tiny").cls, {"epochs": "x"}), {"epochs": 5})
+    lines = why(cls, "epochs", workspace)
+    assert [line.split()[:3] for line in lines[:3]] == [
+        ["epochs", "5.0", "an"],
+        ["was", "x", "an"],
+        ["was", "1.0", lines[2].split()[2]],
+    ]
 
 
 def test_a_path_is_absolute_where_there_is_no_workspace() -> None:

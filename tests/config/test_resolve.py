@@ -27,6 +27,7 @@ from lovecraft import (
 from lovecraft.cli import options
 from lovecraft.config import base
 from lovecraft.config.load import load
+from lovecraft.config.modules import forget
 from lovecraft.config.override import override
 from lovecraft.config.resolve import Row, choices, rows, rows_so_far
 from lovecraft.errors import ConfigError
@@ -265,13 +266,17 @@ def test_what_users_declare_is_marked_as_their_own(define: Callable[..., Any]) -
     cls = define(
         """
         import workspace
-        from lovecraft import AdamW
+        from lovecraft import AdamW, derived
         from projects.texts.default import Dataset
 
         class Train(workspace.Train):
             dataset = Dataset
             tokens: int = 128
             second: type[AdamW] = AdamW
+
+            @derived
+            def batch_size(self) -> int:
+                return self.second and self.tokens
         """
     )
     own = {row.path for row in rows(cls) if row.own}
@@ -390,6 +395,94 @@ def test_what_is_no_class_of_the_right_kind_is_refused_for_a_section(
     assert problems(cls) == [f"projects/p/c.py:8: dataset: {message}"]
 
 
+@pytest.mark.parametrize("value", ["OptimizerConfig", "Mine", "OptimizerConfig()"])
+def test_a_section_must_be_one_of_the_kinds_that_there_are(define: Callable[..., Any], value: str) -> None:
+    cls = define(
+        f"""
+        import workspace
+        from lovecraft import OptimizerConfig, override
+        from projects.texts import default
+
+        class Mine(OptimizerConfig):
+            pass
+
+        class Plain(workspace.Train):
+            dataset = default.Dataset
+
+        Train = override(Plain, {{"optimizer": {value}}})
+        """,
+        "c:Train",
+    )
+    assert "; write AdamW, Adafactor, SGD or a subclass" in problems(cls)[0]
+    assert "optimizer: expected a kind of OptimizerConfig, got " in problems(cls)[0] or value.endswith("()")
+
+
+OWN_OPTIONS = """
+    import lovecraft
+    from lovecraft import AdamW, derived
+    from projects.tiny import default
+
+    class Optimizer(AdamW):
+        warmup: float = 0.1
+
+    class Mixin(lovecraft.Config):
+        scale: int = 2
+        by_helper: int = 1
+        by_name: int = 1
+
+        @property
+        def scaled(self) -> int:
+            return self.scale * helper(self) * getattr(self, "by_name")
+
+    def helper(config: object) -> int:
+        return config.by_helper
+
+    class Train(Mixin, default.Train):
+        optimizer = Optimizer
+        epoch: int = 3
+        lr: float = 1e-4
+        learning_rate: float = 1e-4
+        batchsize = derived(lambda self: 4)
+        batchsize: int
+        shown: int
+
+        @derived
+        def shown(self) -> int:
+            return int(self.optimizer.lr > 0)
+
+        @derived
+        def batch_size(self) -> int:
+            return self.scaled
+"""
+
+
+def test_an_own_option_that_nothing_reads_is_refused_with_what_was_meant(define: Callable[..., Any]) -> None:
+    what, found = "no @derived reads this option of yours; did you mean ", problems(define(OWN_OPTIONS))
+    assert found == [
+        f"projects/p/c.py:6: optimizer.warmup: {what}_warmup, a constant?",
+        f"projects/p/c.py:22: epoch: {what}epochs or _epoch, a constant?",
+        f"projects/p/c.py:23: lr: {what}optimizer.lr or _lr, a constant?",
+        f"projects/p/c.py:24: learning_rate: {what}_learning_rate, a constant?",
+        f"projects/p/c.py:25: batchsize: {what}batch_size or _batchsize, a constant?",
+    ]
+
+
+def test_a_config_is_resolved_once(define: Callable[..., Any]) -> None:
+    cls = define(
+        """
+        import random
+        from lovecraft import derived
+        from projects.tiny import default
+
+        class Train(default.Train):
+            @derived
+            def seed(self) -> int:
+                return random.getrandbits(60)
+        """
+    )
+    assert row(cls, "seed").value == resolve(cls).seed == resolve(cls).seed
+
+
 # --- problems ---------------------------------------------------------------------------------------
 
 
@@ -481,7 +574,9 @@ def test_the_library_alone_says_what_it_requires() -> None:
     ]
 
 
-def test_a_derived_problem_is_reported_once_and_only_where_nothing_else_is_wrong(define: Callable[..., Any]) -> None:
+def test_a_derived_problem_is_reported_once_also_beside_others_that_it_does_not_echo(
+    define: Callable[..., Any],
+) -> None:
     text = """
         import workspace
         from lovecraft import derived
@@ -498,13 +593,18 @@ def test_a_derived_problem_is_reported_once_and_only_where_nothing_else_is_wrong
             @derived
             def accumulation(self) -> int:
                 return 0
+
+            @derived
+            def max_steps(self) -> int:
+                return self.seed + 100 // self.save.keep
     """
     assert problems(define(text.format(wrong=""), "a")) == [
         "projects/p/a.py:14: accumulation: must be more than 0, got 0"
     ]
-    assert problems(define(text.format(wrong="seed = None"), "b")) == [
-        "projects/p/b.py:7: seed: expected int, got None"
-    ]
+    for wrong in ("seed = None", "class save(Save): keep = 0"):
+        found = problems(define(text.format(wrong=wrong).replace("import derived", "import Save, derived"), "b"))
+        assert [line.partition(": ")[0] for line in found] == ["projects/p/b.py:7", "projects/p/b.py:14"]
+        forget()
 
 
 def test_a_derived_problem_of_a_section_has_its_whole_path(define: Callable[..., Any]) -> None:

@@ -90,6 +90,14 @@ def test_a_right_value_stays_as_it_is(hint: Any, value: Any) -> None:
         (Path, Path("texts"), "the path 'texts' is relative; in a file write ROOT / 'texts'"),
         (Path, 3, "expected path, got int 3"),
         (Location, "texts", "the path 'texts' is relative; in a file write ROOT / 'texts'"),
+        (Path, "a/b", "the path 'a/b' is relative; in a file write ROOT / 'a/b'"),
+        (
+            Location,
+            "a/b-c",
+            "the path 'a/b-c' is relative; in a file write ROOT / 'a/b-c', or 'hf:a/b-c' for the hub's",
+        ),
+        (Location, "~/x", "the path '~/x' is relative; in a file write Path('~/x').expanduser()"),
+        (float, (3,), "expected float, got tuple (3,); write 3.0, without a comma behind it"),
         (Location | None, 3, "expected path, got int 3"),
         (Mode, "off", "expected one of 'auto', 'none', 3, got 'off'"),
         (Mode, 3.0, "expected one of 'auto', 'none', 3, got 3.0"),
@@ -231,6 +239,11 @@ def test_an_optional_location_is_named_as_one_thing() -> None:
 )
 def test_types_without_a_strict_rule_are_not_supported(hint: Any) -> None:
     assert "an option cannot be of type" in objection(hint)
+
+
+def test_a_bare_tuple_and_any_are_told_what_to_write() -> None:
+    assert objection(tuple).endswith("; write tuple[X, ...]")
+    assert objection(Any).endswith("; write its type: `name: int`, and of a derived value `-> int`")
 
 
 def test_values_are_spelled_as_one_types_them() -> None:
