@@ -27,11 +27,15 @@ COMPARED = 4_000_000  # characters that are compared at first, without a gap
 EVERY = 50  # of so many parts of texts one is compared from then on
 PART = 100_000  # characters at most: a whole text, where it is not longer
 SURROUNDINGS = ("", " ", "  ", "'", "'s", "a", "A", "1", ".", "\n", "\r\n", "\t")
-NO_TOKEN = -1
+NO_TOKEN, AN_END = -1, -2
 
-# How ByteLevel cuts; and how it does once all digits are taken out, when what follows blanks is hidden from it.
-GPT2 = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-GPT2_DIGITS = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?![^\s\p{N}])|\s+"
+# How ByteLevel cuts, the most frequent first; and how it does once all digits are taken out, when what follows blanks
+# is hidden from it.
+GPT2 = r" ?\p{L}+|'(?:[sdmt]|ll|ve|re)| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+GPT2_DIGITS = r" ?\p{L}+|'(?:[sdmt]|ll|ve|re)|\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?![^\s\p{N}])|\s+"
+# A special token behind each text, for one call encodes many: threads wait less for each other. No end of a text and no
+# part of it make another one.
+END = "\0end"
 # What decides of the steps of a `pre_tokenizer`.
 DECIDES = ("type", "add_prefix_space", "use_regex", "individual_digits", "behavior", "invert")
 BY_GPT2 = ("ByteLevel", False, True, None, None, None)
@@ -66,22 +70,14 @@ class BulkEncoder:
 
         Raises Differs: all texts are then to be encoded again, by `BulkEncoder(tokenizer, str(error))`.
         """
-        fast = self._fast
-        if fast is None:
-            return [np.array(ids, self._kind) for ids in self._tokenizer.encode_batch(texts)]
-        parts = (text[start : start + PART] for text in texts for start in range(0, len(text), PART))
-        due = [text for part in parts for text in self._due(part)]
-        for text, right in zip(due, self._tokenizer.encode_batch(due), strict=True):
-            if self._encode(text, fast).tolist() != right:
-                raise Differs(f"tiktoken has other ids somewhere in {text[:40]!r}")
+        if self._fast is not None:
+            self._compare(texts, self._fast)
         found: list[Any] = [None] * len(texts)
         workers = os.cpu_count() or 1
-        with ThreadPoolExecutor(workers) as pool:  # tiktoken lets go of the interpreter's lock
-            shares = pool.map(
-                lambda first: [self._encode(text, fast) for text in texts[first::workers]], range(workers)
-            )
-        for first, share in enumerate(shares):
-            found[first::workers] = share
+        with ThreadPoolExecutor(workers) as pool:  # both libraries let go of the interpreter's lock
+            shares = pool.map(self._encode, (texts[first::workers] for first in range(workers)))
+            for first, share in enumerate(shares):
+                found[first::workers] = share
         return found
 
     def report(self) -> str:
@@ -93,31 +89,61 @@ class BulkEncoder:
             f"{self._compared:,} of {self._parts:,} parts, {self._characters:,} characters"
         )
 
-    def _encode(self, text: str, fast: tiktoken.Encoding) -> np.ndarray:
-        """Return the ids of a text: of the tokenizers library where it has half a million blanks, or lacks a token.
+    def _compare(self, texts: Sequence[str], fast: tiktoken.Encoding) -> None:
+        due = self._due(texts)
+        for text, ids, right in zip(due, self._by_tiktoken(due, fast), self._by_library(due), strict=True):
+            if not np.array_equal(ids, right):
+                raise Differs(f"tiktoken has other ids somewhere in {text[:40]!r}")
+
+    def _encode(self, texts: Sequence[str]) -> list[np.ndarray]:
+        return self._by_library(texts) if self._fast is None else self._by_tiktoken(texts, self._fast)
+
+    def _by_library(self, texts: Sequence[str]) -> list[np.ndarray]:
+        return [np.array(ids, self._kind) for ids in self._tokenizer.encode_batch(texts)]
+
+    def _by_tiktoken(self, texts: Sequence[str], fast: tiktoken.Encoding) -> list[np.ndarray]:
+        """Return the ids of each text: of the tokenizers library where it has half a million blanks, or lacks a token.
 
         The regex has no room for the first. A byte without a token is left out by that library before it merges.
         """
         try:
-            ids = self._ids[fast.encode_to_numpy(text, disallowed_special=())]
+            found = fast.encode_to_numpy(END.join([*texts, ""]), allowed_special={END}, disallowed_special=())
+            ids = self._ids[found]
         except ValueError:
             ids = np.array([NO_TOKEN])
-        return np.array(self._tokenizer.encode(text) if NO_TOKEN in ids else ids, self._kind)
+        ends = np.flatnonzero(ids == AN_END)
+        if NO_TOKEN in ids or len(ends) != len(texts):  # or spells END
+            if len(texts) == 1:
+                return self._by_library(texts)
+            return [self._by_tiktoken([text], fast)[0] for text in texts]
+        return [row[:-1] for row in np.split(ids.astype(self._kind), ends + 1)[:-1]]
 
-    def _due(self, part: str) -> list[str]:
-        """Count a part of a text, and return what is to be compared: new characters in surroundings, the part."""
-        codes = np.frombuffer(part.encode("utf-32-le"), np.uint32)
-        new = [chr(code) for code in np.unique(codes[~self._seen[codes]])]
-        self._seen[codes] = True
-        self._parts += 1
-        due = bool(new) or self._characters < COMPARED or self._parts % EVERY == 0
-        self._compared += due
-        self._characters += due * len(part)
-        return ["".join(c + around + c for around in SURROUNDINGS) for c in new] + [part] * due
+    def _due(self, texts: Sequence[str]) -> list[str]:
+        """Count the parts of texts, and return what is to be compared: new characters in surroundings, some parts."""
+        new: set[str] = set()
+        for some in _parts("".join(texts)):  # not one text after the other: many are short
+            codes = np.frombuffer(some.encode("utf-32-le"), np.uint32)
+            new.update(map(chr, np.unique(codes[~self._seen[codes]])))
+        self._seen[[ord(c) for c in new]] = True
+        due = ["".join(c + around + c for around in SURROUNDINGS) for c in sorted(new)]
+        for part in itertools.chain.from_iterable(map(_parts, texts)):
+            self._parts += 1
+            first = bool(new) and not new.isdisjoint(part)
+            if first:
+                new.difference_update(part)
+            if first or self._characters < COMPARED or self._parts % EVERY == 0:
+                self._compared += 1
+                self._characters += len(part)
+                due.append(part)
+        return due
+
+
+def _parts(text: str) -> list[str]:
+    return [text[start : start + PART] for start in range(0, len(text), PART)]
 
 
 def _translate(library: tokenizers.Tokenizer) -> tuple[tiktoken.Encoding, np.ndarray]:
-    """Return tiktoken in the place of a byte-level BPE, and the id (ranks,) of each rank, or NO_TOKEN.
+    """Return tiktoken in the place of a byte-level BPE, and the id (ranks + 1,) of each rank, or NO_TOKEN, and AN_END.
 
     Raises ValueError, with the reason, where it cannot stand there.
     """
@@ -127,8 +153,8 @@ def _translate(library: tokenizers.Tokenizer) -> tuple[tiktoken.Encoding, np.nda
     pattern = _pattern(content["pre_tokenizer"])
     order = _order(content["model"], {token["content"] for token in content["added_tokens"]})
     ranks = {bytes(BYTES[c] for c in token): rank for rank, token in enumerate(order)}
-    fast = tiktoken.Encoding("bulk", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
-    return fast, np.array([content["model"]["vocab"].get(token, NO_TOKEN) for token in order])
+    fast = tiktoken.Encoding("bulk", pat_str=pattern, mergeable_ranks=ranks, special_tokens={END: len(ranks)})
+    return fast, np.array([*(content["model"]["vocab"].get(token, NO_TOKEN) for token in order), AN_END])
 
 
 def _pattern(splitting: dict[str, Any] | None) -> str:

@@ -88,9 +88,9 @@ def encode(reading: Reading, tokenizer: Tokenizer, directory: Path, distrust: st
             rows.extend((numbers[text.file], text.row, text.part, *sizes, number))
             splits.append(SPLITS.index(split))
             digests += digest(text.text)
-            document.ids.tofile(tokens)
+            tokens.write(document.ids.data)
             if document.supervised is not None:
-                document.supervised.tofile(supervised)
+                supervised.write(document.supervised.data)
     if not os.path.getsize(directory / SUPERVISED_FILE):
         (directory / SUPERVISED_FILE).unlink()
     return Corpus(
@@ -153,7 +153,7 @@ class _Texts:
             if not len(ids):
                 raise DataError(f"the tokenizer finds no token in {text.name}", hint="leave it out of the patterns")
             first = 0 if self._before else self._bytes(int(ids[0]))
-            ids = np.array([*self._before, *ids, *self._after], ids.dtype)
+            ids = np.concatenate([self._before, ids, self._after], dtype=ids.dtype, casting="unsafe")
             found.append(Encoded(ids, len(text.text.encode()), first))
         return found
 

@@ -28,7 +28,9 @@ TEXTS = [
     "It was the 17th of August, 1928; the old church's bell didn't ring.\n\n\tThe sea was grey, and 1000 gulls cried.",
     "Ça et là, l'été; ſtrange letters: ÆGIR'S ЖЩ 漢字かな 😀👍🏽 ½ Ⅷ ٣  end \r\n  ",
 ]
-WORDS = st.sampled_from(["the ", "bell's", "'S", "  \n", "12345", " ½", "漢字", "é", "é", "\x85", "\u3000", "ſ", "'ſ"])
+WORDS = st.sampled_from(
+    ["the ", "bell's", "'S", "  \n", "12345", " ½", "漢字", "é", "é", "\x85", "\u3000", "ſ", "'ſ", "\0end", "\0", "end"]
+)
 ANY_TEXT = st.lists(st.one_of(st.text(), WORDS)).map("".join)
 
 
