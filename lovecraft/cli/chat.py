@@ -1,7 +1,9 @@
 """Talk to a model that has a chat template. It remembers the conversation while it fits the context.
 
-/system TEXT   start over with this system message      /save FILE   write the conversation as JSON
-/new           start over                                /quit        leave (so does Ctrl-D)
+/system TEXT   start over with this system message
+/new           start over
+/save FILE     write the conversation as JSON
+/quit          leave (so does Ctrl-D)
 """
 
 import argparse
@@ -51,28 +53,13 @@ def run(args: argparse.Namespace) -> int:
     console.say(f"this is {name}; /new, /system TEXT, /save FILE and /quit are commands")
     messages = _begin(args.system)
     while True:
-        line = _ask()
+        line = console.ask("> " if sys.stdin.isatty() else "")
         if not line or line.strip() == "/quit":
             return 0
         try:
             messages = _turn(args, line.strip(), messages, model, slot, tokenizer)
         except LovecraftError as error:  # this turn failed; the conversation goes on
             console.say(f"error: {error.message}")
-
-
-def _ask() -> str:
-    """Return the next line; "" at the end of the input. At a terminal the shell's prompt then gets its own line."""
-    prompt = sys.stdin.isatty()
-    if prompt:
-        sys.stderr.write("> ")
-        sys.stderr.flush()
-    line = ""
-    try:
-        line = sys.stdin.readline()
-    finally:  # Ctrl-C too
-        if prompt and not line:
-            console.say()
-    return line
 
 
 def _begin(system: str | None) -> Messages:

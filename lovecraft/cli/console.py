@@ -51,6 +51,19 @@ def say(text: str = "") -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def ask(question: str) -> str:
+    """Return the line that is typed, "" at the end of the input. A question that is broken off ends its line."""
+    sys.stderr.write(question)
+    sys.stderr.flush()
+    line = ""
+    try:
+        line = sys.stdin.readline()
+    finally:  # Ctrl-C too
+        if question and not line:
+            say()
+    return line
+
+
 def fancy(stream: TextIO) -> bool:
     """Return whether a stream is a terminal that wants colour (https://no-color.org)."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
@@ -93,19 +106,16 @@ def changes(found: Sequence[Change], stream: TextIO | None = None, *, of_default
     table(rows, ("option", "value", "was", "origin"), styles=("bold", "value", "dim", "dim"), stream=stream)
 
 
-def sides(found: Sequence[Change]) -> None:
+def both(found: Sequence[Change]) -> None:
     """Print each option that differs, and below it both values with their origins."""
     if not fancy(sys.stdout):
         out(render.changes(found))
         return
-    for change in found:
-        flow([[(change.path, "bold")]], sys.stdout)
-        for sign, value, origin, style in (
-            ("-", change.a, change.a_origin, "dim"),
-            ("+", change.b, change.b_origin, "value"),
-        ):
-            if origin:
-                flow([[(sign, style), (text_of(value), style), (origin, "dim")]], sys.stdout, origin=2)
+    for c in found:
+        sides = [("-", "dim", c.a, c.a_origin), ("+", "value", c.b, c.b_origin)]
+        lines = [[(sign, look), (text_of(value), look), (at, "dim")] for sign, look, value, at in sides if at]
+        flow([[(c.path, "bold")]], sys.stdout)
+        flow(lines, sys.stdout, origin=2)
 
 
 def chain(lines: Sequence[tuple[str, str, str, str]], sentence: str) -> None:

@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         console.out_json([attrs.asdict(change) for change in changes])
     elif changes:
-        console.sides(changes)
+        console.both(changes)
     else:
         console.say("no difference")
     return 1 if changes else 0

@@ -73,29 +73,15 @@ def _menu(root: Path) -> str:
         stars = ["*" if default_of(name.partition("/")[0], list(said)) == name else "" for name in names]
         rows = [(str(i), star, name, said[name]) for i, (name, star) in enumerate(zip(names, stars, strict=True), 1)]
         console.table(rows, ("", "", "config", "description"), stream=sys.stderr)
-        word = _ask("number or part of a name: ")
-        if not word:
+        if not (word := console.ask("number or part of a name: ").strip()):
             return ""
-        chosen = names[int(word) - 1 : int(word)] if word.isdecimal() and word != "0" else []
         meant = word if word in said else default_of(word, list(said))
-        chosen = chosen or [meant] * bool(meant) or [name for name in said if word in name]
+        chosen = names[int(word) - 1 : int(word)] if word.isdecimal() and word != "0" else [meant] if meant else []
+        chosen = chosen or [name for name in said if word in name]
         if not chosen:
             console.say(f"no config is {word!r}\n")
         names = chosen or names
     return names[0]
-
-
-def _ask(question: str) -> str:
-    """Return the answer to a question, "" for none; where it is broken off, the shell's own line is a new one."""
-    sys.stderr.write(question)
-    sys.stderr.flush()
-    line = ""
-    try:
-        line = sys.stdin.readline()
-    finally:
-        if not line.endswith("\n"):
-            console.say()
-    return line.strip()
 
 
 def _place(editor: str, file: Path, cls: str) -> list[str]:

@@ -34,7 +34,7 @@ def explain(name: str, command: ModuleType, parser: argparse.ArgumentParser, arg
     usage = _filled(f"usage: lc {name} {usage}".rstrip(), "", "      ").replace("\xa0", " ")  # broken before a [ only
     console.out(f"{usage}\n\n{COMMANDS[name]}")
     for words in filter(None, (command.__doc__ or "").strip().split("\n\n")[1:]):
-        console.out("\n" + (words if words.startswith(" ") else _filled(words)))
+        console.out("\n" + (words if "   " in words else _filled(words)))  # a table, or what is to be typed
     flags = {_spelled(action): action.help or "" for action in parser._actions}
     room = max(map(len, flags)) + 4
     console.out("\nflags:")

@@ -93,7 +93,17 @@ def test_a_config_with_options_of_its_own_equals_its_run(
 ) -> None:
     write(
         "projects/tiny/own.py",
-        "from projects.tiny import default\n\nclass Train(default.Train):\n    helper: int = 3\n",
+        """
+        from lovecraft import derived
+        from projects.tiny import default
+
+        class Train(default.Train):
+            helper: int = 3
+
+            @derived
+            def batch_size(self) -> int:
+                return self.helper
+        """,
     )
     directory = workspace / "runs" / "tiny" / "own" / "001"
     record.write(directory / "record.json", record.make(load("tiny/own").cls, "tiny/own", workspace, {}))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lovecraft.cli import edit
+from lovecraft.cli import console, edit
 from tests.cli.terminal import Terminal
 
 Command = Callable[..., Any]
@@ -151,7 +151,7 @@ def test_an_answer_that_is_broken_off_ends_its_line(
     answer: str, lines: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO(answer))
-    assert edit._ask("which? ") == answer.strip()
+    assert console.ask("which? ") == answer
     assert capsys.readouterr().err == f"which? {lines}"
 
 

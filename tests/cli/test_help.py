@@ -72,6 +72,11 @@ def test_no_word_is_broken_at_80_columns(lc: Command, monkeypatch: pytest.Monkey
     assert lc(command, "--help").out.partition("\nexample: ")[0].split() == told.split()
 
 
+def test_what_is_to_be_typed_keeps_its_lines(lc: Command, wide: None) -> None:
+    assert "\n    source <(lc completion bash)\n" in lc("completion", "--help").out
+    assert "\n/new           start over\n" in lc("chat", "--help").out
+
+
 def test_a_record_s_sections_come_from_the_record(lc: Command, workspace: Path, wide: None) -> None:
     create(workspace, "tiny/default", record.make(load("tiny").cls, "tiny/default", workspace, {}))
     told = lc("show", "tiny/default/001", "--help").out

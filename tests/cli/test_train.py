@@ -111,9 +111,10 @@ def test_a_file_that_no_split_reads_is_not_of_the_corpus(lc: Lc, workspace: Path
 
     assert lc("build", "tiny", "dataset", "--dry-run").out == f"dataset  fresh  {built}"
     assert "tiny/default/001 is finished" in lc("train", "tiny").err
-    assert lc("build", "tiny", "dataset", "--dry-run", "--dataset.train", "*").out.splitlines()[0] == (
-        "dataset  stale  corpus: README added  (//texts)"
-    )
+    assert lc("build", "tiny", "dataset", "--dry-run", "--dataset.train", "*").out.splitlines() == [
+        "dataset  stale  train: none → *  (--dataset.train '*')",
+        "dataset  stale  corpus: README added  (//texts)",
+    ]
 
 
 def test_an_interrupted_run_is_resumed_by_the_same_command(
