@@ -7,9 +7,10 @@ import ast
 import builtins
 import inspect
 import keyword
+import os
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -78,18 +79,30 @@ class Listed:
 
 def module_files(root: Path) -> dict[str, Path]:
     """Return every module below projects/ by the name a user gives it: `project/config`."""
-    top = root / "projects"
-    files = sorted(p for p in top.rglob("*.py") if p.name != "__init__.py" and not _private(p.relative_to(top)))
-    return {p.relative_to(top).with_suffix("").as_posix(): p for p in files if p.parent != top}
+    found = (path for path in _sources(root) if not path.name.startswith("_"))
+    return {path.relative_to(root / "projects").with_suffix("").as_posix(): path for path in found}
 
 
-def _private(path: Path) -> bool:
-    return any(part.startswith((".", "_")) for part in path.parts)
+def _sources(root: Path) -> list[Path]:
+    """Return the files in the folders of projects/, links followed; of a folder that cannot be read its default.py."""
+    top, seen, found = root / "projects", set[str](), list[Path]()
+
+    def unreadable(error: OSError) -> None:
+        found.append(Path(error.filename, "default.py"))
+
+    for folder, inner, files in os.walk(top, onerror=unreadable, followlinks=True):
+        inner[:] = [name for name in inner if not name.startswith((".", "_"))]
+        found.extend(Path(folder, name) for name in (*inner, *files) if name.endswith(".py"))
+        real = os.path.realpath(folder)
+        inner[:] = [] if real in seen else inner  # a link to a folder above
+        seen.add(real)
+    return sorted(path for path in found if path.parent != top)
 
 
 def listing(root: Path) -> Iterator[Listed]:
     """Yield the modules that define a config class, judged by their text; broken ones with their error."""
-    found = (listed(root, name) for name in module_files(root))
+    names = (path.relative_to(root / "projects").with_suffix("").as_posix() for path in _sources(root))
+    found = (listed(root, name) for name in names if "/_" not in name or name.endswith("/__init__"))
     return (item for item in found if item.classes or item.error)
 
 
@@ -121,16 +134,25 @@ def _configs_in(tree: ast.Module) -> Iterator[str]:
                 yield node.name
             else:
                 strange.add(node.name)
+        elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Call):  # a function may make one
+            yield from (target.id for target in node.targets if isinstance(target, ast.Name) and target.id in KINDS)
 
 
 def _ours(module: str) -> bool:
     return module.partition(".")[0] in (*modules.OURS, "lovecraft")
 
 
-def default_of(project: str, names: list[str]) -> str | None:
-    """Return which of a project's configs its bare name means: `default`, or the only one."""
+def default_of(project: str, names: Iterable[str], root: Path | None = None) -> str | None:
+    """Return which of a project's configs its bare name means: `default`, or the only one.
+
+    With the root given, `names` are modules, of which those that define no config do not count.
+    """
     inside = [n for n in names if n.startswith(project + "/")]
-    return f"{project}/default" if f"{project}/default" in inside else inside[0] if len(inside) == 1 else None
+    if f"{project}/default" in inside:
+        return f"{project}/default"
+    if root is not None and len(inside) > 1:
+        inside = [n for n in inside if (item := listed(root, n)).classes or item.error]
+    return inside[0] if len(inside) == 1 else None
 
 
 # --- loading ------------------------------------------------------------------------------------
@@ -171,15 +193,15 @@ def _here(root: Path) -> str:
     projects, here = root / "projects", Path.cwd().resolve()
     if not here.is_relative_to(projects) or here == projects:
         raise ConfigError("no config is named", hint="name one, as `lc ls` lists them, or stand in a project")
-    names, inside = list(module_files(root)), here.relative_to(projects)
+    names, inside = module_files(root), here.relative_to(projects)
     folders = [folder.as_posix() for folder in (inside, *inside.parents[:-1])]
-    return next((folder for folder in folders if default_of(folder, names)), folders[-1])
+    return next((folder for folder in folders if default_of(folder, names, root)), folders[-1])
 
 
 def _key(word: str, root: Path) -> str:
     """Turn a config's name or file path into the name of its module, `project/config`."""
     files = module_files(root)
-    if word.endswith(".py") or (Path(word).is_dir() and word not in files and default_of(word, list(files)) is None):
+    if word.endswith(".py") or (Path(word).is_dir() and word not in files and default_of(word, files, root) is None):
         path = Path(word).resolve()
         if not path.is_relative_to(root / "projects") or path == root / "projects":
             why = "is no model directory: it has no config.json" if path.is_dir() else "is not below projects/"
@@ -191,7 +213,7 @@ def _key(word: str, root: Path) -> str:
     config, _, number = word.rpartition("/")
     if "/" in config and number.isdigit():
         raise ConfigError(f"{word!r} names a run, which is no config", hint=f"its config is {config}")
-    key = word if word in files else default_of(word, list(files)) or word
+    key = word if word in files else default_of(word, files, root) or word
     if "." not in key and (part := _unfit(key)):
         why = f"{part!r} cannot be a module's name"
         raise ConfigError(f"no config {word!r}: {why}", hint=f"write {fitting(part)}: {NAMES}")
@@ -246,6 +268,9 @@ def _no_config(module: ModuleType, key: str, wanted: str, kind: Any, roots: dict
     if isinstance(value, type) and not isinstance(value, _Meta) and value.__module__ == module.__name__:
         place, base = f"projects/{key}.py:{inspect.getsourcelines(value)[1]}", KINDS.get(name, TrainConfig).__name__
         return ConfigError(f"{place}: {name} is no config", hint=f"write `class {name}({base}):`")
+    if isinstance(value, _Meta) and value.__module__ != module.__name__:
+        what = f"{key} only imports {name}, which is {value.__qualname__} of {value.__module__}"
+        return ConfigError(what, hint=f"write `class {name}(...):` here, with it as the base")
     if kind is not Config and roots and wanted in ("", *roots):
         got = wanted or next((n for n in KINDS if n in roots), next(iter(roots)))
         return ConfigError(f"{written(roots[got])}: expected {kind.__name__}, got {got}")

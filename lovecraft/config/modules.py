@@ -7,6 +7,7 @@ installed under those names.
 import contextlib
 import importlib
 import importlib.machinery
+import os
 import re
 import sys
 import threading
@@ -23,10 +24,23 @@ LIBRARY = Path(__file__).resolve().parents[1]
 OURS = ("workspace", "projects")
 
 
+_read: dict[str, tuple[int, int]] = {}
+"""The users' files that were read, and their time of change and size then."""
+
+
+def _stamp(file: str) -> tuple[int, int]:
+    try:
+        found = os.stat(file)
+    except OSError:
+        return 0, 0
+    return found.st_mtime_ns, found.st_size
+
+
 class _Source(importlib.machinery.SourceFileLoader):
     """Compiles the source, whatever `__pycache__` holds: that takes a file edited twice in a second for the same."""
 
     def get_code(self, fullname: str) -> CodeType:
+        _read[self.path] = _stamp(self.path)
         return self.source_to_code(read(self.path), self.path)
 
 
@@ -63,7 +77,10 @@ def active_root() -> Path | None:
 
 
 def use(root: Path) -> None:
-    """Serve `workspace` and `projects` from `root`; what another root had loaded is dropped. New files are seen."""
+    """Serve `workspace` and `projects` from `root`; new files are seen.
+
+    What was loaded is dropped where it was another root, or a file has changed since.
+    """
     root = root.resolve()
     if _loading and _finder.root != root:
         raise ConfigError(f"{_loading[-1]}: a config of one workspace cannot load one of another, {root}")
@@ -71,7 +88,7 @@ def use(root: Path) -> None:
         del sys.path_importer_cache[folder]
     if _finder not in sys.meta_path:
         sys.meta_path.insert(0, _finder)
-    if _finder.root != root:
+    if _finder.root != root or (not _loading and any(_stamp(file) != then for file, then in _read.items())):
         forget()
     _finder.root = root
 
@@ -80,6 +97,7 @@ def forget() -> None:
     """Drop every config that was loaded, and what was read of its source: an edited file is then read again."""
     for name in [n for n in sys.modules if n.partition(".")[0] in OURS]:
         del sys.modules[name]
+    _read.clear()
     source.forget()
 
 
@@ -255,7 +273,8 @@ def _told(error: ImportError | AttributeError | TypeError, root: Path) -> Config
             f"{places[-1]}: {name} cannot be imported; it is no file, or a module of its folder's name hides it"
         )
     known |= {f"{module}.{inner}" for inner in dir(sys.modules.get(module)) if not inner.startswith("_")}
-    return ConfigError(f"{places[-1]}: there is no {name}{did_you_mean(name, known)}")
+    beside = [other for other in known if other.startswith(f"{module}.")]
+    return ConfigError(f"{places[-1]}: there is no {name}{did_you_mean(name, beside)}")
 
 
 def _missing(error: ImportError | AttributeError) -> str:

@@ -172,7 +172,7 @@ def test_a_module_that_cannot_be_read_hides_no_other(workspace: Path) -> None:
 
 OWN = """
     from typing import Literal
-    from lovecraft import Adafactor, Config
+    from lovecraft import Adafactor, Config, derived
     import workspace
     from projects.texts import default
 
@@ -193,6 +193,10 @@ OWN = """
         save = None
         tone: type[Tone] = Tone
         '''How it sounds.'''
+
+        @derived
+        def seed(self) -> int:
+            return int(self.tone.dark and self.dataset.era == "late")
 """
 
 

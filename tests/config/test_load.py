@@ -2,6 +2,7 @@
 
 import os
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,8 @@ def test_a_project_means_its_default_or_its_only_config(workspace: Path, write: 
     write("projects/two/a.py", DATASET)
     write("projects/two/b.py", DATASET)
     assert load("one").name == "one/only"
+    write("projects/one/helper.py", "x = 1\n")
+    assert load("one").name == "one/only"  # the other is no config, as `lc ls` has it
     error = refused("two")
     assert error.message == "project 'two' has no default config"
     assert error.hint == "one of: two/a, two/b"
@@ -140,7 +143,9 @@ def test_a_class_of_another_name_is_the_config_if_it_is_the_only_one(workspace: 
     assert load("one/a").cls.__name__ == "Mine"
     assert refused("one/b").hint == "one of: one/b:A, one/b:B"
     assert refused("one/c").message == "one/c defines no config"
-    assert refused("one/d").message == "one/d defines no config"  # what is imported is not defined here
+    error = refused("one/d")  # what is imported is not defined here
+    assert error.message == "one/d only imports Train, which is TrainConfig of lovecraft.config.schema"
+    assert error.hint == "write `class Train(...):` here, with it as the base"
 
 
 @pytest.mark.parametrize(
@@ -253,13 +258,15 @@ def test_a_file_written_a_moment_ago_is_seen(workspace: Path, write: Write) -> N
         assert load(f"tiny/new{i}").cls.__name__ == "Train"
 
 
-def test_an_edited_config_is_read_again_after_forgetting(workspace: Path, write: Write) -> None:
+def test_an_edited_config_is_read_again_and_so_is_what_derives_from_it(workspace: Path, write: Write) -> None:
     write("projects/one/a.py", DATASET + "        block_size = 200\n")
-    assert resolve(load("one/a").cls).block_size == 200
+    write("projects/one/b.py", "from projects.one import a\nclass Dataset(a.Dataset): stride = 9\n")
+    assert resolve(load("one/b").cls).block_size == 200
+    assert load("one/b").cls is load("one/b").cls
     write("projects/one/a.py", DATASET + "        block_size = 100\n")
-    assert resolve(load("one/a").cls).block_size == 200
-    forget()
-    assert resolve(load("one/a").cls).block_size == 100
+    assert resolve(load("one/b").cls).block_size == 100
+    (workspace / "projects/one/a.py").unlink()
+    assert "there is no projects.one.a" in refused("one/b").message
 
 
 def test_all_problems_of_the_classes_that_are_loaded_are_told_at_once(workspace: Path, write: Write) -> None:
@@ -341,6 +348,44 @@ def test_listing_reports_a_broken_module_and_goes_on(workspace: Path, write: Wri
     assert found["one/latin"] == "projects/one/latin.py:1: the text is not in UTF-8; save it as UTF-8"
     assert found["one/null"] == "projects/one/null.py:1: a null byte; remove it"
     assert found["tiny/default"] == ""
+
+
+def test_an_empty_workspace_file_lacks_what_is_imported_from_it(workspace: Path, write: Write) -> None:
+    write("workspace.py", "")
+    assert refused("tiny").message == "projects/texts/default.py:3: there is no workspace.ROOT"
+
+
+def test_what_a_function_makes_is_listed_and_loaded(workspace: Path, write: Write) -> None:
+    write("projects/one/made.py", "import lovecraft\nTrain = lovecraft.override(lovecraft.TrainConfig, {'seed': 7})\n")
+    assert [item.classes for item in listing(workspace) if item.name == "one/made"] == [("Train",)]
+
+
+def test_linked_folders_are_projects_and_a_link_upwards_ends(
+    workspace: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    (elsewhere := tmp_path_factory.mktemp("linked")).joinpath("a.py").write_text(textwrap.dedent(DATASET))
+    (workspace / "projects/linked").symlink_to(elsewhere)
+    (workspace / "projects/tiny/loop").symlink_to(workspace / "projects")
+    assert list(module_files(workspace)) == ["linked/a", "texts/default", "tiny/default"]
+    assert load("linked").cls.block_size == 512
+
+
+def test_a_config_in_a_packages_own_module_is_listed_with_what_to_do(workspace: Path, write: Write) -> None:
+    write("projects/one/__init__.py", DATASET)
+    found = {item.name: item.error for item in listing(workspace)}
+    assert found["one/__init__"] == "projects/one/__init__.py: '__init__' cannot be a module's name; write default"
+
+
+def test_a_folder_that_cannot_be_read_is_listed(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scan = os.scandir
+
+    def refuse(folder: str) -> Any:
+        if str(folder).endswith("texts"):
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scan(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert list(module_files(workspace)) == ["texts/default", "tiny/default"]
 
 
 def test_an_empty_workspace_lists_nothing(workspace: Path) -> None:
