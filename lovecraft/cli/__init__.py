@@ -5,7 +5,7 @@ import importlib
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import ModuleType
 
 from lovecraft.cli import console, report, words
@@ -67,10 +67,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return LovecraftError.exit_code
 
 
-def usage() -> str:
+def usage(commands: Mapping[str, str] = COMMANDS) -> str:
     """Return the help of `lc` itself."""
-    width = max(map(len, COMMANDS))
-    lines = [f"  {name.ljust(width)}  {line}" for name, line in COMMANDS.items()]
+    width = max(map(len, commands))
+    lines = [f"  {name.ljust(width)}  {line}" for name, line in commands.items()]
     return "\n".join(
         [
             "usage: lc COMMAND [CONFIG] [--option value …]",

@@ -3,10 +3,12 @@
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, TextIO
+
+import attrs
 
 from lovecraft.config import render
 from lovecraft.config.diff import Change
@@ -104,6 +106,16 @@ def changes(found: Sequence[Change], stream: TextIO | None = None, *, of_default
         for c in found
     ]
     table(rows, ("option", "value", "was", "origin"), styles=("bold", "value", "dim", "dim"), stream=stream)
+
+
+def told(found: Sequence[Change], show: Callable[[Sequence[Change]], None], *, as_json: bool) -> None:
+    """Print what differs, as JSON or as `show` does, or say that nothing does."""
+    if as_json:
+        out_json([attrs.asdict(change) for change in found])
+    elif found:
+        show(found)
+    else:
+        say("no difference")
 
 
 def both(found: Sequence[Change]) -> None:

@@ -2,8 +2,6 @@
 
 import argparse
 
-import attrs
-
 from lovecraft.cli import console, target
 from lovecraft.errors import ConfigError
 
@@ -24,10 +22,5 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("lc diff takes two configs, runs or records", hint=f"for example: {EXAMPLE}")
     a, b = (argparse.Namespace(target=word, options=[]) for word in args.bare)
     changes = target.differences(a, b)
-    if args.json:
-        console.out_json([attrs.asdict(change) for change in changes])
-    elif changes:
-        console.both(changes)
-    else:
-        console.say("no difference")
+    console.told(changes, console.both, as_json=args.json)
     return 1 if changes else 0

@@ -171,7 +171,9 @@ def _section(flag: Flag, option: Option, root: Path | None) -> Any:
         return known[flag.text]
     named = len(known) > 1 or option.optional  # else no class of the library was meant, but a config
     if root is None or (named and flag.text.isidentifier() and not (root / "projects" / flag.text).is_dir()):
-        meant = ["none"] if option.optional and TRUTH.get(flag.text.lower()) is False else close(flag.text, known)
+        meant = close(flag.text, known)
+        if option.optional and flag.text.lower() in TRUTH:
+            meant = [*known] if TRUTH[flag.text.lower()] else ["none"]
         raise ConfigError(
             f"{flag.said.said}: expected {can}, or a config", hint=f"write {flag.name} {meant[0]}" if meant else ""
         )
@@ -188,10 +190,9 @@ def _section(flag: Flag, option: Option, root: Path | None) -> Any:
 def _is_location(name: str, root: Path) -> bool:
     """Return whether a name is that of something on the hub or on disk, and of no config."""
     try:
-        find(name, root)
+        return (name.startswith("hf:") or Path(name).exists()) and not find(name, root)
     except ConfigError:
-        return name.startswith("hf:") or (Path(name).exists() and not name.endswith(".py"))
-    return False
+        return not name.endswith(".py")
 
 
 def _closest(path: str, options: dict[str, Option], cls: Any) -> str:

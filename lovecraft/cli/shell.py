@@ -96,12 +96,11 @@ class Session:
             return 0
         if words[0] == "shell":
             raise ConfigError("this is lc shell already", hint="`use CONFIG` makes a config the current one")
-        modules.forget()  # a config may have been edited since the last command
-        code = cli.main(self._named(words))
         if words in (["help"], ["--help"]):
-            width = max(map(len, cli.COMMANDS))
-            console.out("\n" + "\n".join(f"  {name.ljust(width)}  {line}" for name, line in OWN.items()))
-        return code
+            console.out(cli.usage(cli.COMMANDS | OWN))
+            return 0
+        modules.forget()  # a config may have been edited since the last command
+        return cli.main(self._named(words))
 
     def _named(self, words: list[str]) -> list[str]:
         """Name the current config where a command that takes one is given none; `generate "A text"` gives none."""

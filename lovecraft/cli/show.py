@@ -5,6 +5,7 @@ Of a run it prints what the run recorded; of a model directory its family, size,
 
 import argparse
 import sys
+from functools import partial
 from itertools import accumulate
 from typing import Any
 
@@ -116,9 +117,5 @@ def _diff(args: argparse.Namespace) -> None:
         changes = diff.changed_here(loaded.cls, loaded.root)
     else:
         changes = target.differences(argparse.Namespace(target=args.diff, options=[]), args)
-    if args.json:
-        console.out_json([attrs.asdict(change) for change in changes])
-    elif changes:
-        console.changes(changes, of_defaults=args.diff == "default")
-    else:
-        console.say("no difference")
+    show = partial(console.changes, of_defaults=args.diff == "default")
+    console.told(changes, show, as_json=args.json)

@@ -378,6 +378,7 @@ def test_a_wrong_flag_is_refused_by_name(refuse: Callable[..., ConfigError], wor
         ("--optimizer sgd", "hint: write --optimizer SGD"),
         ("--schedule LINEAR", "hint: write --schedule Linear"),
         ("--save false", "hint: write --save none"),
+        ("--save true", "hint: write --save Save"),
         ("--dataset.format TEXT", "did you mean 'text'?"),
         ("--Max-steps 3", "did you mean --max-steps?"),
         ("--eval.prompts -hello", "a value that begins with - is joined: --eval.prompts=-hello"),
