@@ -12,6 +12,7 @@ from typing import Any
 
 _OPEN = (("(", ")"), ("[", "]"), ("{", "}"), ('"""', "?"), ("'''", "?"))
 """What opens a value that may go on below, and what closes it."""
+_UP_TO_COMMENT = r"""(?:[^#'"]|"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')*#"""
 
 
 @functools.cache
@@ -80,19 +81,20 @@ def comment(file: str, line: int) -> str:
 
     Of a statement that goes on below, without a comment on that line, it is that of its last line.
     """
-    text, mark, found = linecache.getline(file, line).strip().partition("#")
+    text, mark, found = (whole := linecache.getline(file, line).strip()).partition("#")
     if mark and ("'" in text or '"' in text):  # it may stand inside a string
-        found = _tokenized(f"{text}#{found}")
+        code = re.match(_UP_TO_COMMENT, whole)
+        found = whole[code.end() :] if code else ""
     if not found and (text.endswith("\\") or any(text.count(a) > text.count(b) for a, b in _OPEN)):
-        whole = (n for n in ast.walk(_tree(file)) if isinstance(n, ast.Assign | ast.AnnAssign) and n.lineno == line)
-        last = max((n.end_lineno or 0 for n in whole), default=line)
+        said = (n for n in ast.walk(_tree(file)) if isinstance(n, ast.Assign | ast.AnnAssign) and n.lineno == line)
+        last = max((n.end_lineno or 0 for n in said), default=line)
         found = _tokenized("".join(linecache.getlines(file)[line - 1 : last]).strip())
     words = found.lstrip("# ").strip()
     return "" if words.startswith(("noqa", "type:", "pyrefly:", "pyright:")) else words
 
 
 def _tokenized(code: str) -> str:
-    """Return the comment that ends a piece of code. The first call is slow: tokenize then compiles its patterns."""
+    """Return the comment that ends several lines of code. The first call is slow: tokenize compiles its patterns."""
     found = ""
     try:
         for token in tokenize.generate_tokens(io.StringIO(code).readline):
