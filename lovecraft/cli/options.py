@@ -201,7 +201,9 @@ def _closest(path: str, options: dict[str, Option], cls: Any) -> str:
     if section in options and options[section].section is not None:
         inside = {one: owner for outer, owner, one in walk(cls) if outer == f"{section}.{one}"}
         if not inside:
-            return f": {section} is switched off"
+            return (
+                f": {section} is {'switched off' if options[section].optional else 'set to None, which it cannot be'}"
+            )
         if not close(name, inside) and all(other.rpartition(".")[2] != name for other in options):
             owner = base.library_class(next(iter(inside.values()))).__name__
             return f": {owner} has no {name}; it has {', '.join(inside)}"
