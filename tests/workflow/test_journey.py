@@ -83,6 +83,11 @@ def test_from_a_folder_of_texts_to_a_streamed_story(lc, root: Path, start):
     assert lc("data", "my_texts/k64", "--check").code == 0
     assert lc("build", "my_texts/k64").code == 0
     assert lc("build", "my_texts/k64", "--dry-run").out.startswith("dataset  fresh")
+    stale = lc("build", "my_texts/k64", "--dry-run", "--packing", "best_fit")
+    assert (stale.code, "packing: none → best_fit  (--packing best_fit)" in stale.out) == (1, True)
+    packed = json.loads(lc("data", "my_texts/k64", "--packing", "best_fit", "--json").out)["splits"]
+    assert packed["train"]["supervised_tokens"] == counts["train"]["supervised_tokens"]
+    assert packed["train"]["blocks"] <= counts["train"]["blocks"]
 
     # A finetuning project; check what it resolves to.
     made = Path(lc("new", "project", "finetune").out.strip())
@@ -94,7 +99,14 @@ def test_from_a_folder_of_texts_to_a_streamed_story(lc, root: Path, start):
     shown = json.loads(lc("show", "finetune", "--json").out)
     assert {row["path"]: row["value"] for row in shown["options"]}["dataset.block_size"] == 64
     assert lc("show", "finetune", "--why", "batch_size").out.startswith("batch_size  2")
-    assert lc("diff", "finetune", "my_texts").code == 1
+    assert lc("show", "finetune", "--diff=parent").code == 0
+    assert lc("diff", "my_texts", "my_texts/k64").code == 1
+    assert lc("ls", "--check").code == 0
+    flat = lc("show", "finetune", "--python").out
+    (root / "projects" / "finetune" / "flat.py").write_text(flat, encoding="utf-8")
+    assert json.loads(lc("show", "finetune/flat", "--json").out)["fingerprint"] == shown["fingerprint"]
+    assert "_lc" in lc("completion", "bash").out
+    assert "--batch-size" in lc("train", "finetune", "--help").out
     plan = json.loads(lc("plan", "finetune", "--json", "--tflops", "1").out)
     assert plan["fits"]
     assert plan["steps"] > 0
@@ -113,8 +125,11 @@ def test_from_a_folder_of_texts_to_a_streamed_story(lc, root: Path, start):
     resumed = lc("train", "finetune", *options)
     assert resumed.code == 0, resumed.err
     assert f"resuming finetune/default/001 at step {stopped['step']}" in resumed.err
-    again = lc("train", "finetune", *options)
-    assert (again.code, "is finished" in again.err) == (0, True)
+    for same in (["finetune", *options], [run], [run / "record.json"]):
+        again = lc("train", *same)
+        assert (again.code, "is finished" in again.err) == (0, True), again.err
+    assert lc("diff", "finetune", "finetune/default/001").code == 1
+    assert lc("diff", run / "record.json", "finetune/default/001").code == 0
     assert json.loads(lc("runs", "finetune/default/001", "--json").out)[0]["status"] == "finished"
     named = ("finetune", "finetune/default/001")
     before, after = (json.loads(lc("eval", name, "--json").out)["loss"] for name in named)
@@ -125,6 +140,9 @@ def test_from_a_folder_of_texts_to_a_streamed_story(lc, root: Path, start):
     assert text.out.startswith("The night")
     [checkpoint] = [p for p in (run / "checkpoints").iterdir() if p.name.endswith(f"{stopped['steps']:08d}")]
     assert "llama" in lc("show", checkpoint).out
+    assert lc("convert", "finetune/default/001", "exported", "--dtype", "bfloat16").code == 0
+    assert lc("convert", "exported", "exported.gguf", "--type", "f16").code == 0
+    assert lc("generate", "exported.gguf", "The night", "--max-tokens", "4", "--seed", "1").code == 0
 
     # Serve, and stream more than the model's context through the OpenAI SDK and `lc generate --url`.
     serving, said = start("serve", "finetune/default/001", "--port", "0", "--context", "roll")
