@@ -125,7 +125,7 @@ def _forward(model: Llama, slot: Slot, ids: Sequence[int]) -> Tensor:
 
 @torch.inference_mode()
 def _draw(model: Llama, hidden: Tensor, vocabulary: int | None, request: Request, step: int) -> int:
-    logits = model.logits(hidden)[:, :vocabulary]  # (1, V)
+    logits = model.logits(hidden)[:, :vocabulary].float()  # (1, V)
     [token] = sample(logits, [request.sampling], [step])
     if token == INVALID:
         raise ModelError(

@@ -79,11 +79,11 @@ class Llama(nn.Module):
         return self.model.norm(h)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Return the logits (..., V) of hidden states (..., D), in float32."""
-        return (F.linear(hidden, self.head) if self.lm_head is None else self.lm_head(hidden)).float()
+        """Return the logits (..., V) of hidden states (..., D), in their type."""
+        return F.linear(hidden, self.head) if self.lm_head is None else self.lm_head(hidden)
 
     def forward(self, input_ids: Tensor, cache: KVCache | None = None) -> Tensor:
-        """Return the logits (B, T, V) of input_ids (B, T), in float32."""
+        """Return the logits (B, T, V) of input_ids (B, T), in the network's type."""
         return self.logits(self.hidden(input_ids, cache=cache))
 
 

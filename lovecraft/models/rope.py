@@ -57,7 +57,7 @@ def _tables(arch: Architecture, start: int, stop: int, device: torch.device, len
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotate each pair of channels (i, i + Dh / 2) of x (B, T, H, Dh) by the angle of its position."""
-    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin)
+    return (x * cos).addcmul_(x.roll(x.shape[-1] // 2, dims=-1), sin)
 
 
 def inverse_frequencies(arch: Architecture, device: torch.device, length: int = 0) -> Tensor:
