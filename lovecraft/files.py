@@ -166,9 +166,11 @@ def files_below(directory: Path) -> dict[str, Path]:
             raise OSError(errno.ELOOP, "this directory is reached twice, by links", folder)
         seen.add(place)
         folders[:] = [name for name in folders if not name.startswith(".")]
-        for path in (Path(folder, name) for name in names if not name.startswith(".")):
+        below = Path(folder).relative_to(directory).as_posix()  # asked once: there may be very many files
+        for name in (name for name in names if not name.startswith(".")):
+            path = Path(folder, name)
             if path.is_file() or path.is_symlink():  # no pipes and devices
-                found[path.relative_to(directory).as_posix()] = path
+                found[name if below == "." else f"{below}/{name}"] = path
     return dict(sorted(found.items()))
 
 
@@ -180,7 +182,7 @@ def file_hashes(path: Path, cache: Path | None = None, only: Collection[str] = (
     """Return the SHA-256 of a file by its name, or of a directory's files by relative name, hidden ones left out.
 
     Of a directory, those whose names fit one of the patterns `only`.
-    `cache` is a JSON file that remembers hashes by (path, size, times of modification and change in ns), if it can be
+    `cache` is a JSON file that remembers hashes by (path, size, times of modification and change in ns, inode), if it can be
     written. Raises OSError for what does not exist or cannot be read.
     """
     known = _read_cache(cache)
@@ -199,7 +201,8 @@ def file_hashes(path: Path, cache: Path | None = None, only: Collection[str] = (
 def _cached_hash(file: Path, known: dict[str, list[Any]]) -> str:
     now, stat = time.time_ns(), file.stat()
     # The time of change is the system's own: `cp -p` and `touch` cannot set it, as they can that of modification.
-    key, stamp = str(file.resolve()), [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+    # The inode tells files apart that a link may name by turns.
+    key, stamp = os.path.abspath(file), [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
     row = known.get(key)
     if row is not None and row[:-1] == stamp:
         return str(row[-1])

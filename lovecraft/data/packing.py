@@ -4,6 +4,8 @@ A piece keeps its context, its positions begin at 0 and it sees no other piece, 
 tokens a block holds.
 """
 
+from array import array
+
 import numpy as np
 
 from lovecraft.config.schema import DatasetConfig
@@ -36,7 +38,7 @@ def _greedy(
 ) -> tuple[np.ndarray, np.ndarray, int]:
     """Fill blocks in the order of the documents; a document that does not fit goes on in the next block."""
     shared, later = shared_length(dataset), context_length(dataset)
-    rows: list[tuple[int, int, int, int, int]] = []
+    rows = array("q")  # five numbers a piece: a tuple each would take five times the memory
     starts, dropped, room = [0], 0, dataset.block_size
     for document, (tokens, offset) in enumerate(zip(lengths.tolist(), offsets.tolist(), strict=True)):
         begin, index, context = 0, 0, 1
@@ -47,17 +49,17 @@ def _greedy(
             if ends and not enough:
                 dropped += length - (shared if index else 0)
             elif enough:
-                rows.append((document, index, offset + begin, length, context))
+                rows.extend((document, index, offset + begin, length, context))
                 room -= length
             if ends:
                 break
             if enough:
                 begin, index, context = begin + length - shared, index + 1, later
-            starts.append(len(rows))  # what is left of the block is too small for the next piece
+            starts.append(len(rows) // 5)  # what is left of the block is too small for the next piece
             room = dataset.block_size
-    if starts[-1] < len(rows):
-        starts.append(len(rows))
-    return np.array(rows, np.int64).reshape(-1, 5), np.array(starts), dropped
+    if starts[-1] < len(rows) // 5:
+        starts.append(len(rows) // 5)
+    return np.frombuffer(rows, np.int64).reshape(-1, 5), np.array(starts), dropped
 
 
 def _best_fit(lengths: np.ndarray, room: int) -> np.ndarray:
