@@ -182,8 +182,8 @@ def file_hashes(path: Path, cache: Path | None = None, only: Collection[str] = (
     """Return the SHA-256 of a file by its name, or of a directory's files by relative name, hidden ones left out.
 
     Of a directory, those whose names fit one of the patterns `only`.
-    `cache` is a JSON file that remembers hashes by (path, size, times of modification and change in ns, inode), if it can be
-    written. Raises OSError for what does not exist or cannot be read.
+    `cache` is a JSON file that remembers hashes by (path, size, times of modification and change in ns, inode), if it
+    can be written. Raises OSError for what does not exist or cannot be read.
     """
     known = _read_cache(cache)
     before = dict(known)
