@@ -22,9 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from lovecraft.cli import console
-from lovecraft.cli.options import walk
 from lovecraft.config import base, schema, source, values
-from lovecraft.config.resolve import choices
+from lovecraft.config.resolve import choices, walk
 from lovecraft.errors import LovecraftError
 
 USAGE = "bash|zsh|fish"

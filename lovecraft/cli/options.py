@@ -14,11 +14,11 @@ import attrs
 
 from lovecraft.cli.words import is_flag
 from lovecraft.config import base, values
-from lovecraft.config.base import Config, Option, Origin
+from lovecraft.config.base import Option, Origin
 from lovecraft.config.load import find, load
 from lovecraft.config.names import close, nearest
 from lovecraft.config.override import override
-from lovecraft.config.resolve import choices
+from lovecraft.config.resolve import choices, walk
 from lovecraft.config.values import TRUTH
 from lovecraft.errors import ConfigError
 
@@ -107,16 +107,6 @@ def _instead(word: str, before: Flag) -> str:
 
 def _options(cls: Any) -> dict[str, Option]:
     return {path: owner.__options__[name] for path, owner, name in walk(cls)}
-
-
-def walk(cls: Any, prefix: str = "") -> Iterator[tuple[str, Any, str]]:
-    """Yield every option's path, class and name, those of the sections in use included."""
-    for name, option in cls.__options__.items():
-        yield prefix + name, cls, name
-        if option.section is not None:
-            section = next((raw for raw, _ in base.history(cls, name)), option.section)
-            if isinstance(section, type) and issubclass(section, Config):  # else off, or wrong, as `resolve` will say
-                yield from walk(section, f"{prefix}{name}.")
 
 
 def _path(flag: Flag, options: dict[str, Option], cls: Any) -> str:

@@ -237,7 +237,8 @@ def stdout_aside() -> Iterator[None]:
         yield
     finally:
         with _swapping:
-            sys.stdout = _aside.pop() if len(_aside) == 1 else _aside.pop() and sys.stdout
+            first = _aside.pop()
+            sys.stdout = sys.stdout if _aside else first
 
 
 # --- what went wrong ----------------------------------------------------------------------------

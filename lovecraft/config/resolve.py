@@ -16,6 +16,7 @@ from lovecraft.config import base, source, values
 from lovecraft.config.base import Config, Derived, Option, Origin
 from lovecraft.config.modules import OURS, in_order
 from lovecraft.config.names import nearest
+from lovecraft.config.origin import file_of
 from lovecraft.errors import ConfigError
 
 T = TypeVar("T", bound=Config)
@@ -158,33 +159,28 @@ def _unread(cls: Any, path: str) -> Iterator[str]:
 
     A derived value may be there to be shown, so that only one whose name is nearly an option's is a mistake.
     """
-    library = base.library_class(cls).__options__
-    for name in cls.__options__:
-        if name in library or base.is_library(cls):
-            continue
-        known = [*_paths(base.library_class(cls))]
+    library = base.library_class(cls)
+    files = {c.__file__ for c in cls.__mro__ if isinstance(c, base._Meta) and not base.is_library(c)}
+    for name in [name for name in cls.__options__ if name not in library.__options__]:
+        loaded = {file_of(module) for module in sys.modules if module.partition(".")[0] in OURS} - {""}
+        known = [path for path, _, _ in walk(library)]
         nested = [path for path in known if path.endswith(f".{name}")]
-        close = nested or get_close_matches(name, library, 1, 0.8)
+        close = nested or get_close_matches(name, library.__options__, 1, 0.8)
         raw, origin = next(iter(base.history(cls, name)), (None, None))
-        if (close or not isinstance(raw, Derived)) and not source.reads(name, _files(cls), nested):
+        if (close or not isinstance(raw, Derived)) and not source.reads(name, files | loaded, nested):
             where = base.place(origin) if origin else base.written(cls, name)
             meant = " or ".join([*(nested or nearest(name, known, ".")), f"_{name}, a constant"])
             yield f"{where}: {path}{name}: no @derived reads this option of yours; did you mean {meant}?"
 
 
-def _paths(cls: Any) -> Iterator[str]:
+def walk(cls: Any, prefix: str = "") -> Iterator[tuple[str, Any, str]]:
+    """Yield every option's path, class and name, those of the sections in use included."""
     for name, option in cls.__options__.items():
-        yield name
+        yield prefix + name, cls, name
         if option.section is not None:
-            yield from (f"{name}.{inner}" for inner in _paths(getattr(cls, name, None) or option.section))
-
-
-def _files(cls: Any) -> set[str]:
-    """Return the files where an option of a class may be read: those of its bases, and all that are loaded."""
-    users = {name for name in sys.modules if name.partition(".")[0] in OURS}
-    return {c.__file__ for c in cls.__mro__ if isinstance(c, base._Meta) and not base.is_library(c)} | {
-        file for name in users if (file := base.origin.file_of(name))
-    }
+            section = next((raw for raw, _ in base.history(cls, name)), option.section)
+            if isinstance(section, type) and issubclass(section, Config):  # else off, or wrong, as `resolve` will say
+                yield from walk(section, f"{prefix}{name}.")
 
 
 def _to_edit(cls: Any) -> str:
