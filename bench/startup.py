@@ -66,9 +66,16 @@ def generate(root: Path, projects: int, modules: int, classes: int) -> None:
         for i in range(1, classes):
             lines += [f"class Variant{i}(Train):", f"    epochs = {i}", "    max_grad_norm = 1.0"]
         _write(path, lines)
-    lines = ['"""Train, with options of its own."""', "import workspace", "class Train(workspace.Train):"]
+    lines = [
+        '"""Train, with options of its own."""',
+        "import workspace",
+        "from lovecraft import derived",
+        "class Train(workspace.Train):",
+    ]
     for i in range(67):  # beside the library's 53
         lines += [f"    option_{i}: int = {i}  # because", f'    """What option {i} is for."""']
+    total = " + ".join(f"self.option_{i}" for i in range(67))
+    lines += ["    @derived", "    def seed(self) -> int:", f"        return {total}"]
     _write(root / "projects" / "wide" / "default.py", lines)
 
 

@@ -160,14 +160,16 @@ def _unread(cls: Any, path: str) -> Iterator[str]:
     A derived value may be there to be shown, so that only one whose name is nearly an option's is a mistake.
     """
     library = base.library_class(cls)
+    if not (theirs := [name for name in cls.__options__ if name not in library.__options__]):
+        return
     files = {c.__file__ for c in cls.__mro__ if isinstance(c, base._Meta) and not base.is_library(c)}
-    for name in [name for name in cls.__options__ if name not in library.__options__]:
-        loaded = {file_of(module) for module in sys.modules if module.partition(".")[0] in OURS} - {""}
-        known = [path for path, _, _ in walk(library)]
+    loaded = {file_of(module) for module in sys.modules if module.partition(".")[0] in OURS} - {""}
+    known = [path for path, _, _ in walk(library)]
+    for name in theirs:
         nested = [path for path in known if path.endswith(f".{name}")]
-        close = nested or get_close_matches(name, library.__options__, 1, 0.8)
         raw, origin = next(iter(base.history(cls, name)), (None, None))
-        if (close or not isinstance(raw, Derived)) and not source.reads(name, files | loaded, nested):
+        close = not isinstance(raw, Derived) or nested or get_close_matches(name, library.__options__, 1, 0.8)
+        if close and not source.reads(name, files | loaded, nested):
             where = base.place(origin) if origin else base.written(cls, name)
             meant = " or ".join([*(nested or nearest(name, known, ".")), f"_{name}, a constant"])
             yield f"{where}: {path}{name}: no @derived reads this option of yours; did you mean {meant}?"

@@ -184,7 +184,7 @@ def scaled(config: Mapping[str, Any], scaling: type[RopeScaling] | RopeScaling |
     arch = parse_architecture(config, "config.json")
     rope, kind = arch.rope_parameters, SCALINGS[cls]
     trained = chosen.original_context or rope.original_max_position_embeddings or arch.max_position_embeddings
-    options = {name: getattr(chosen, name) for name in attrs.fields_dict(cls) if name != "original_context"}
+    options = {name: getattr(chosen, name) for name in cls.__options__ if name != "original_context"}
     options |= {ORIGINAL: trained} if kind in ("llama3", "yarn") else {}
     return {
         **{key: value for key, value in config.items() if key not in ("rope_parameters", ORIGINAL)},
