@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import attrs
 from attrs import field, frozen
 
 from lovecraft.config.resolve import resolve
