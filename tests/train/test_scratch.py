@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,7 @@ from lovecraft.train.scratch import build_model, model_path
 from tests.tiny import write_tokenizer
 
 Lc = Callable[..., Any]
+ROOT = Path(__file__).parents[2]
 SMALL = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4}
 CONFIG = '''
 """Train a small model from nothing."""
@@ -243,3 +245,20 @@ def test_rope_is_scaled_like_that_of_any_model(lc: Lc, fresh: Path) -> None:
     assert done.code == 0, done.err
     arch = read_architecture(Path(done.out.strip()) / "checkpoints" / "step-00000004")
     assert (arch.rope_parameters.rope_type, arch.context) == ("linear", 256)
+
+
+def test_the_shipped_project_trains_a_tokenizer_and_a_model(
+    lc: Lc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(ROOT / "projects", copy / "projects", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "workspace.py", copy)
+    monkeypatch.chdir(copy)
+    assert "from_scratch/default" in lc("ls").out
+    sizes = ("hidden-size 48", "intermediate-size 64", "num-hidden-layers 1")
+    small = [word for size in sizes for word in f"--model.init.{size}".split()]
+    done = lc("train", "from_scratch", "--max-steps", "2", "--device", "cpu", "--dataset.bpe.vocab-size", "400", *small)
+    assert done.code == 0, done.err
+    assert "448 rows for the tokenizer's 400 tokens" in done.err
+    checkpoint = Path(done.out.strip()) / "checkpoints" / "step-00000002"
+    assert transformers.AutoModelForCausalLM.from_pretrained(checkpoint).config.vocab_size == 448
