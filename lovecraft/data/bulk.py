@@ -48,6 +48,13 @@ class Differs(Exception):
     """tiktoken gave other ids than the tokenizers library, so that what it encoded so far may be wrong as well."""
 
 
+def unspelled_bytes(tokenizer: Tokenizer) -> bytes:
+    """Return the bytes that a byte-level vocabulary has no token for: what they spell, the library leaves out."""
+    if "ByteLevel" not in str(tokenizer.library.pre_tokenizer):
+        return b""
+    return bytes(byte for character, byte in BYTES.items() if tokenizer.library.token_to_id(character) is None)
+
+
 class BulkEncoder:
     """Encodes batches of texts, by tiktoken where it can, and counts what was compared with the tokenizers library."""
 

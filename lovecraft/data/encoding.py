@@ -18,7 +18,7 @@ import numpy as np
 
 from lovecraft.config.schema import DatasetConfig
 from lovecraft.data import chat
-from lovecraft.data.bulk import BulkEncoder
+from lovecraft.data.bulk import BulkEncoder, unspelled_bytes
 from lovecraft.data.options import SPLITS, has_conversations
 from lovecraft.data.splits import Reading, digest, some_of, words
 from lovecraft.data.texts import Text
@@ -145,6 +145,8 @@ class _Texts:
         self._before, self._after = _ends(dataset, tokenizer)
         # A token that ends within a character decodes to U+FFFD; the character counts as the next token's.
         self._bytes = functools.cache(lambda token: len(tokenizer.decode([token]).rstrip("\ufffd").encode()))
+        self._unspelled = unspelled_bytes(tokenizer)
+        self._lossy: list[str] = []
 
     def encode(self, texts: Sequence[Text]) -> list[Encoded | None]:
         """Return the tokens of each text; raise DataError for one without."""
@@ -154,7 +156,10 @@ class _Texts:
                 raise DataError(f"the tokenizer finds no token in {text.name}", hint="leave it out of the patterns")
             first = 0 if self._before else self._bytes(int(ids[0]))
             ids = np.concatenate([self._before, ids, self._after], dtype=ids.dtype, casting="unsafe")
-            found.append(Encoded(ids, len(text.text.encode()), first))
+            data = text.text.encode()
+            if len(data.translate(None, self._unspelled)) < len(data):
+                self._lossy.append(text.name)
+            found.append(Encoded(ids, len(data), first))
         return found
 
     def encoding(self) -> str:
@@ -162,10 +167,13 @@ class _Texts:
         return self._bulk.report()
 
     def notes(self) -> list[str]:
-        """Return nothing: every text has all its tokens."""
+        """Return nothing: no text is changed."""
         return []
 
-    troubles = notes
+    def troubles(self) -> list[str]:
+        """Return which texts hold bytes that the tokenizer drops without a word."""
+        found = f"the tokenizer has no token for the bytes {self._unspelled.hex(' ')}, which are lost"
+        return [f"{found} in {len(self._lossy):,} documents ({some_of(self._lossy)})"] if self._lossy else []
 
 
 class _Conversations:

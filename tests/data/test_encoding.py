@@ -14,7 +14,7 @@ from lovecraft.data.blocks import BYTES, CHARACTERS, FILE, FIRST_TOKEN_BYTES, NU
 from lovecraft.data.encoding import SUPERVISED_FILE, TOKENS_FILE, Corpus, encode, token_type
 from lovecraft.data.splits import read
 from lovecraft.errors import DataError
-from lovecraft.tokenizer import Tokenizer
+from lovecraft.tokenizer import Tokenizer, load_tokenizer
 from tests.tiny import BOS_ID, EOS_ID, TEXT
 
 
@@ -98,6 +98,22 @@ def test_texts_have_no_file_of_what_is_supervised(tokenizer: Tokenizer, tmp_path
 
 def test_the_library_that_ran_is_told(tokenizer: Tokenizer, tmp_path: Path) -> None:
     assert encoded(tmp_path, ["one"], tokenizer)[0].encoding.startswith("encoded by ")
+
+
+def test_what_the_vocabulary_cannot_spell_is_told(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    content = json.loads((tokenizer.path / "tokenizer.json").read_text())
+    del content["model"]["vocab"][chr(256 + 4)]
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    (tmp_path / "tokenizer_config.json").write_text((tokenizer.path / "tokenizer_config.json").read_text())
+    lacking = load_tokenizer(tmp_path)
+    assert lacking.encode("a\x04b") == lacking.encode("ab"), "the library drops it without a word"
+
+    corpus, _ = encoded(tmp_path, ["one", "t\x04wo", "three"], lacking)
+
+    assert corpus.troubles == [
+        "the tokenizer has no token for the bytes 04, which are lost in 1 documents (texts.jsonl:2)"
+    ]
+    assert encoded(tmp_path, ["t\x04wo"], tokenizer)[0].troubles == []
 
 
 # --- conversations and pairs ------------------------------------------------------------------------
