@@ -15,7 +15,7 @@ import attrs
 
 ROOT = Path(__file__).parents[1]
 MODEL = ROOT / "models" / "smollm2_135m"  # `make model` fetches it
-PACKAGES = ("torch", "transformers", "accelerate", "attrs", "cattrs", "rich")
+PACKAGES = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "tiktoken", "attrs", "cattrs", "rich")
 BUSY = 0.7
 
 
