@@ -4,9 +4,11 @@ Weights go through memory one tensor at a time, in and out.
 """
 
 import json
+import os
 import shutil
 import struct
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,9 @@ EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 CONSTANT = ".rotary_emb.inv_freq"  # old checkpoints hold it in every layer; it follows from config.json
 FLOATS = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 ALIGNMENT = 64  # of tensors in memory, as PyTorch has it: sums come out the same to the bit only at equal alignment
+PART = (
+    1 << 15
+)  # numbers that PyTorch copies with one thread: its own threads wait long for each other on a busy machine
 
 Shape = tuple[int, ...]
 
@@ -59,12 +64,7 @@ def load_model(
     stored, sources = _match(path, model)
     weights: dict[str, Tensor] = {}
     for file in {stored[source].file: None for source in sources.values()}:
-        with safe_open(file, framework="pt") as opened:
-            weights |= {
-                name: _placed(opened.get_tensor(source), dtype, device)
-                for name, source in sources.items()
-                if stored[source].file == file
-            }
+        weights |= _read_file(file, {n: s for n, s in sources.items() if stored[s].file == file}, dtype, device)
     model.load_state_dict(weights, assign=True)
     if HEAD in stored.keys() - weights.keys() and not torch.equal(
         _read(stored, HEAD), _read(stored, sources[EMBEDDING])
@@ -74,11 +74,21 @@ def load_model(
     return model.eval()
 
 
-def _placed(mapped: Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return a tensor of a file in memory, as it is mapped where that will do."""
-    if device.type == "cpu" and mapped.dtype == dtype and mapped.data_ptr() % ALIGNMENT == 0:
-        return mapped
-    return torch.empty(mapped.shape, dtype=dtype, device=device).copy_(mapped)
+def _read_file(file: Path, sources: Mapping[str, str], dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
+    """Return tensors of one file in memory, as they are mapped where that will do."""
+
+    def placed(name: str) -> Tensor:
+        mapped = opened.get_tensor(name)
+        if device.type == "cpu" and mapped.dtype == dtype and mapped.data_ptr() % ALIGNMENT == 0:
+            return mapped
+        tensor = torch.empty(mapped.shape, dtype=dtype, device=device)
+        part = PART if device.type == "cpu" else mapped.numel()
+        for to, some in zip(tensor.view(-1).split(part), mapped.view(-1).split(part), strict=True):
+            to.copy_(some)
+        return tensor
+
+    with safe_open(file, framework="pt") as opened, ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        return dict(zip(sources, pool.map(placed, sources.values()), strict=True))
 
 
 def verify(path: Path) -> Architecture:
