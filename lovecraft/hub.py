@@ -46,31 +46,23 @@ def fetch(name: str, weights: tuple[str, ...] = WEIGHTS) -> Path:
     try:
         about = huggingface_hub.HfApi().model_info(named[1], revision=named[2], timeout=SECONDS)
         kinds = _kinds(name, weights, [file.rfilename for file in about.siblings or ()])
+        return _snapshot(named[1], named[2], kinds)
     except (OSError, HTTPError) as error:
         what, hint = _why(error)
         if (copy := _cached(named[1], named[2], weights)) is None:
             raise ModelError(f"{name} cannot be fetched: {what}", hint=hint) from error
         log.warning("%s: %s; the cached copy of commit %s is read", name, what, copy.name[:12])
         return copy
-    try:
-        return _snapshot(named[1], named[2], kinds)
-    except (OSError, HTTPError) as error:
-        what, hint = _why(error)
-        raise ModelError(f"{name} cannot be fetched: {what}", hint=hint) from error
 
 
 def weights_there(name: str) -> dict[str, int]:
-    """Return the bytes of the safetensors that a model has on the hub, by type; none where that cannot be asked."""
-    repository, revision = name.removeprefix("hf:").partition("@")[::2]
+    """Return how many weights a model has on the hub, by type; none where that cannot be asked."""
+    repository, _, revision = name.removeprefix("hf:").partition("@")
     try:
-        headers = huggingface_hub.HfApi().get_safetensors_metadata(repository, revision=revision or None)
+        found = huggingface_hub.HfApi().get_safetensors_metadata(repository, revision=revision or None)
     except (OSError, HTTPError, SafetensorsParsingError, NotASafetensorsRepoError):
         return {}
-    sizes: dict[str, int] = {}
-    for tensor in (tensor for file in headers.files_metadata.values() for tensor in file.tensors.values()):
-        first, last = tensor.data_offsets
-        sizes[tensor.dtype] = sizes.get(tensor.dtype, 0) + last - first
-    return sizes
+    return {str(kind): count for kind, count in found.parameter_count.items()}
 
 
 def _kinds(name: str, weights: tuple[str, ...], files: list[str]) -> tuple[str, ...]:
@@ -78,7 +70,8 @@ def _kinds(name: str, weights: tuple[str, ...], files: list[str]) -> tuple[str, 
     found = next((kind for kind in weights if fnmatch.filter(files, kind)), None)
     if weights and found is None:
         others = [file for file in files if file.endswith((".bin", ".gguf", ".safetensors", ".pt", ".pth"))]
-        hint = f"name a model with safetensors, or convert this one: lc convert {name} DIR"
+        convert = weights == WEIGHTS and any(file.endswith(".bin") for file in others)
+        hint = f"lc convert {name} DIR makes some" if convert else "name another; a GGUF is fetched by `hf download`"
         raise ModelError(
             f"{name} has no {' or '.join(weights)}, only {', '.join(others[:5]) or 'other files'}", hint=hint
         )

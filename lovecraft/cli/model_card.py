@@ -71,13 +71,14 @@ def _of_gguf(path: Path) -> Weights:
 
 def _of_directory(name: str, path: Path) -> Weights:
     arch, files = read_architecture(path), list(path.glob("*.safetensors"))
+    from lovecraft.checkpoint import FLOATS, read_headers
+
     if name.startswith("hf:") and not files:
         from lovecraft.hub import weights_there
 
-        sizes = weights_there(name)
-        return arch, sorted(sizes), sum(sizes.values()) or None, _licence(path)
-    from lovecraft.checkpoint import read_headers
-
+        counts = {kind: count for kind, count in weights_there(name).items() if kind in FLOATS}
+        size = sum(count * FLOATS[kind].itemsize for kind, count in counts.items())
+        return arch, sorted(counts), size or None, _licence(path)
     kinds = {stored.kind for stored in read_headers(path).values()}
     return arch, sorted(kinds), sum(file.stat().st_size for file in files), _licence(path)
 
