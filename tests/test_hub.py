@@ -1,11 +1,13 @@
 """Models of the hub: what is fetched, what is read without the hub, and what is said when they cannot be had."""
 
 import functools
+import json
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -228,6 +230,44 @@ def test_a_name_that_nobody_has_is_checked(serve_hub: Serve) -> None:
     serve_hub({})
 
     assert "check the name" in refusal("hf:org/none").hint
+
+
+# --- the commands ---------------------------------------------------------------------------------
+
+
+def test_a_run_starts_from_the_hub_and_another_readme_makes_no_other_run(
+    lc: Callable[..., Any],
+    workspace: Path,
+    serve_hub: Serve,
+    files: dict[str, bytes],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    hub = serve_hub({REPOSITORY: files | {"README.md": b"A tiny model."}})
+    words = ("train", "tiny", "--model.path", NAME)
+
+    done = lc(*words)
+
+    assert done.code == 0, done.err
+    assert f"{NAME} at commit {hub.commit(REPOSITORY)[:12]}" in done.err
+    assert json.loads(lc("show", "tiny/default/001", "--json").out)["options"]
+    hub.repositories[REPOSITORY]["README.md"] = b"A very tiny model."
+    fetch.cache_clear()
+    assert "is finished" in lc(*words).err
+    hub.close()
+    fetch.cache_clear()
+    assert "is finished" in lc(*words).err
+    assert "the cached copy of commit" in caplog.messages[0]
+    assert lc("eval", NAME, "--dataset", "texts").code == 0
+
+
+def test_a_dataset_takes_a_tokenizer_of_the_hub_and_no_weights(
+    lc: Callable[..., Any], workspace: Path, serve_hub: Serve, files: dict[str, bytes]
+) -> None:
+    hub = serve_hub({REPOSITORY: files})
+
+    assert lc("build", "texts", "--tokenizer", NAME).code == 0
+    assert "tokenizer.json" in fetched(hub)
+    assert "model.safetensors" not in fetched(hub)
 
 
 # --- interruptions --------------------------------------------------------------------------------
