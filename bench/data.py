@@ -10,10 +10,10 @@ import itertools
 import json
 import random
 import re
+import select
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from functools import partial
@@ -157,12 +157,13 @@ def _measure(who: str, corpus: Path, tokenizer: Path) -> Measured:
         command = [sys.executable, "-m", "bench.blocks", who, str(corpus), str(tokenizer), scratch]
         process = psutil.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
         peak = 0
-        while process.poll() is None:
+        while not select.select([process.stdout], [], [], 0.05)[0]:
             peak = max(peak, _memory(process))
-            time.sleep(0.05)
+        printed, _ = process.communicate()  # reading all blocks again is not part of the work
         if process.returncode:
             raise subprocess.CalledProcessError(process.returncode, command)
-        return Measured(**json.loads(process.stdout.read()), peak=peak)
+        timed, made = map(json.loads, printed.splitlines())
+        return Measured(**timed, **made, peak=peak)
 
 
 def _memory(process: psutil.Process) -> int:
