@@ -1,6 +1,7 @@
 """Who may train a run, and how a training is told to stop: a lock, signals, a file in the run's directory, the clock.
 
-The loop asks `reason` once after each step, so what it is told takes effect between two steps.
+The loop asks `reason` once after each step, so what it is told takes effect between two steps; evaluating and sampling,
+which may take minutes, call `heed` as they go.
 """
 
 import contextlib
@@ -26,20 +27,29 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 DIVERGED = "not finite"  # the reason in the status of a run that the same options would only end again
 
 
+class Stopped(Exception):
+    """Something long was told to end; it is done again when the run goes on."""
+
+
 @attrs.define
 class Control:
-    """What this process was told since it began to train."""
+    """What this process was told since it began to train, and has not done yet."""
 
     directory: Path
     deadline: float
-    received: signal.Signals | None = None
+    asked: str = ""
 
     def reason(self) -> str:
         """Return what to do after this step: "" to go on, a signal's name, "stop", "save", "abort" or "max_minutes"."""
-        if self.received is not None:
-            return self.received.name
-        request = take_request(self.directory)
-        return request or ("max_minutes" if time.monotonic() > self.deadline else "")
+        if self.asked in ("", "save"):
+            late = "max_minutes" if time.monotonic() > self.deadline else ""
+            self.asked = take_request(self.directory) or self.asked or late
+        return self.asked
+
+    def heed(self) -> None:
+        """Raise Stopped if the training is to end."""
+        if self.reason() not in ("", "save"):
+            raise Stopped
 
 
 @contextlib.contextmanager
@@ -116,7 +126,7 @@ def _listening(control: Control) -> Iterator[None]:
             signal.signal(number, handler)
 
     def note(number: int, _: FrameType | None) -> None:
-        control.received = signal.Signals(number)
+        control.asked = signal.Signals(number).name
         if number == signal.SIGHUP:  # comes twice, from the shell and from the terminal
             signal.signal(number, signal.SIG_IGN)
             _leave_terminal()

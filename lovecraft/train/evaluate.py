@@ -1,6 +1,7 @@
 """The loss on held-out text: the sum of all token losses over their number, whatever the batches."""
 
 import math
+from collections.abc import Callable
 
 import attrs
 import numpy as np
@@ -42,10 +43,11 @@ def evaluate(
     batch_size: int,
     loss_chunk: int,
     max_blocks: int | None = None,
+    heed: Callable[[], None] = lambda: None,
 ) -> Evaluation:
     """Measure `model` on the first `max_blocks` blocks of a split, or on all of them.
 
-    Raises ModelError when its logits are not finite.
+    Raises ModelError when its logits are not finite, and what `heed` raises, which is called before each batch.
     """
     device = model.head.device
     table = np.array(blocks.table)  # a train split may supervise its overlap again (train_on_overlap)
@@ -55,6 +57,7 @@ def evaluate(
     by_length = measured[np.argsort(blocks.lengths[measured], kind="stable")]  # less filling up
     text, ends, tokens = 0.0, 0.0, 0
     for start in range(0, len(by_length), batch_size):
+        heed()
         batch = collate(blocks, by_length[start : start + batch_size], device)
         hidden = model.hidden(batch.input_ids, lengths=batch.lengths).flatten(0, 1)  # (B * T, D)
         targets = batch.targets.flatten()  # (B * T,)

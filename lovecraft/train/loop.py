@@ -22,12 +22,12 @@ from lovecraft.runs import Run
 from lovecraft.tokenizer import Tokenizer
 from lovecraft.train import failures, state
 from lovecraft.train.batches import collate, step_blocks, total_steps
-from lovecraft.train.control import controlled
+from lovecraft.train.control import Control, Stopped, controlled
 from lovecraft.train.display import Display
 from lovecraft.train.evaluate import evaluate
 from lovecraft.train.loss import linear_cross_entropy
 from lovecraft.train.memory import peak_memory
-from lovecraft.train.metrics import Metrics
+from lovecraft.train.metrics import Metrics, best_step
 from lovecraft.train.optim.step import gradient_norm, update
 from lovecraft.train.sample import continuation
 from lovecraft.train.schedule import multiplier
@@ -60,8 +60,8 @@ def train(config: TrainConfig, run: Run, built: Built, tokenizer: Tokenizer) -> 
         with contextlib.closing(metrics), Display(t.steps, t.progress.step) as display:
             for note in t.notes:
                 display.say(note)
-            if t.progress.step == 0:
-                _evaluate(t, metrics, display)
+            if _wants_measuring(t, metrics):
+                _evaluate(t, metrics, display, control)
             reason = control.reason()
 
             while t.progress.step < t.steps and reason in ("", "save"):
@@ -70,14 +70,14 @@ def train(config: TrainConfig, run: Run, built: Built, tokenizer: Tokenizer) -> 
                 display.show(row)
                 if is_last or _is_due(config.log.every, step):
                     metrics.write(**row)
-                measure = config.eval is not None and (is_last or _is_due(config.eval.every, step))
-                improved = measure and _evaluate(t, metrics, display)
-                reason = control.reason() or reason  # what was asked before the first step holds after it
+                improved = _wants_measuring(t, metrics) and _evaluate(t, metrics, display, control)
+                reason = control.reason()
                 if save is not None and _wants_saving(save, step, is_last, improved, reason):
                     _save(t, metrics, save)
-                    reason = "" if reason == "save" else reason
+                    if reason == "save":
+                        control.asked = reason = ""
 
-        if t.progress.step == t.steps and reason != "abort":
+        if t.progress.step == t.steps and reason != "abort" and not _wants_measuring(t, metrics):
             reason = ""
         # Resumed with save = none, a run whose earlier steps were saved still lacks its last one.
         finished = not reason and (save.final if save is not None else not state.checkpoints(run.directory))
@@ -119,7 +119,7 @@ def take_step(t: Training) -> dict[str, Any]:
     seconds = time.perf_counter() - begun
     tokens = sum(batch.tokens for batch in batches)
     t.progress = attrs.evolve(
-        t.progress, step=step, tokens=t.progress.tokens + tokens, seconds=t.progress.seconds + seconds, loss=None
+        t.progress, step=step, tokens=t.progress.tokens + tokens, seconds=t.progress.seconds + seconds
     )
     return {
         "step": step,
@@ -133,12 +133,19 @@ def take_step(t: Training) -> dict[str, Any]:
     }
 
 
-def _evaluate(t: Training, metrics: Metrics, display: Display) -> bool:
-    """Measure the held-out loss, print samples; return whether the loss is the lowest of this run's steps so far."""
-    config = t.config.eval
-    if config is None or t.held_out is None:
+def _wants_measuring(t: Training, metrics: Metrics) -> bool:
+    """Say whether the held-out loss is due where the training is, and not measured: a stop may have cut that short."""
+    config, step = t.config.eval, t.progress.step
+    if config is None or t.held_out is None or any(row["step"] == step for row in metrics.evaluations):
         return False
-    step = t.progress.step
+    return step in (0, t.steps) or _is_due(config.every, step)
+
+
+def _evaluate(t: Training, metrics: Metrics, display: Display, control: Control) -> bool:
+    """Measure the held-out loss, print samples; return whether the loss is the lowest of this run's steps so far."""
+    config, step = t.config.eval, t.progress.step
+    assert config is not None
+    assert t.held_out is not None
     try:
         found = evaluate(
             t.model,
@@ -147,21 +154,20 @@ def _evaluate(t: Training, metrics: Metrics, display: Display) -> bool:
             batch_size=t.config.batch_size,
             loss_chunk=t.config.memory.loss_chunk,
             max_blocks=config.max_blocks,
+            heed=control.heed,
         )
+    except Stopped:
+        return False
     except ModelError as error:  # before the first step the model is to blame, after it the options
         hint = failures.GENTLER if step else error.hint
         raise failures.Diverged(f"after step {step}: {error.message}", hint=hint) from None
     metrics.write(step=step, split=config.split, loss=found.loss, tokens=found.tokens)
     display.say(f"step {step}: {config.split} loss {found.loss:.4f}, perplexity {found.perplexity:.2f}")
-    for prompt in config.prompts:
-        display.say(f"  {prompt}{continuation(t.model, t.tokenizer, prompt, SAMPLED_TOKENS)}")
-    measured = f"{config.split}, {found.tokens} tokens"
-    best = t.progress.best_loss if t.progress.best_of == measured else None
-    improved = step > 0 and (best is None or found.loss < best)
-    t.progress = attrs.evolve(t.progress, loss=found.loss)
-    if improved:
-        t.progress = attrs.evolve(t.progress, best_step=step, best_loss=found.loss, best_of=measured)
-    return improved
+    with contextlib.suppress(Stopped):
+        for prompt in config.prompts:
+            said = continuation(t.model, t.tokenizer, prompt, SAMPLED_TOKENS, control.heed)
+            display.say(f"  {prompt}{said}")
+    return best_step(metrics.evaluations) == step
 
 
 def _wants_saving(save: Save, step: int, is_last: bool, improved: bool, reason: str) -> bool:
@@ -184,7 +190,7 @@ def _save(t: Training, metrics: Metrics, save: Save) -> None:
         tokenizer=t.tokenizer.path,
         config=config_of(base_directory(t.config), resolve(t.config.model)),
     )
-    state.prune(t.run.directory, keep=save.keep, best=t.progress.best_step if save.best else None)
+    state.prune(t.run.directory, keep=save.keep, best=best_step(metrics.evaluations) if save.best else None)
 
 
 def _is_due(every: int | None, step: int) -> bool:

@@ -24,6 +24,7 @@ from lovecraft.checkpoint import save_model
 from lovecraft.files import MANIFEST, check_manifest, new_directory, remove_directory, write_manifest
 from lovecraft.models.architecture import read_config
 from lovecraft.runs import Run, checkpoints
+from lovecraft.train.metrics import best_step, read
 from lovecraft.train.optim.step import State
 
 TRAINER = "trainer"
@@ -40,14 +41,6 @@ class Progress:
     seconds: float = 0.0
     metrics_bytes: int = 0
     """Length of metrics.jsonl, to which a resumed training cuts it."""
-
-    loss: float | None = None
-    """The held-out loss, if it was measured after this step."""
-
-    best_step: int | None = None
-    best_loss: float | None = None
-    best_of: str = ""
-    """What the best loss was measured on; one of something else cannot be compared with it."""
 
     exactness: Mapping[str, str] = attrs.field(factory=dict)
     """What the bits depend on besides the record: torch, threads, device, memory options."""
@@ -108,9 +101,8 @@ def checkpoint_directory(run: Run, which: str = "latest") -> Path | None:
     """Return a run's checkpoint: `latest`, `best` (the lowest held-out loss), or that of a step's number."""
     found = checkpoints(run.directory)
     if which == "best":
-        losses = {step: read_progress(path).loss for step, path in found.items()}
-        measured = {step: loss for step, loss in losses.items() if loss is not None}
-        return found[min(measured, key=measured.__getitem__)] if measured else None
+        best = best_step([row for row in read(run.directory) if "split" in row and row["step"] in found])
+        return None if best is None else found[best]
     if which == "latest":
         return found[max(found)] if found else None
     return found.get(int(which)) if which.isdecimal() else None
@@ -148,7 +140,8 @@ def read_dtype(directory: Path) -> torch.dtype:
 
 def read_progress(directory: Path) -> Progress:
     """Return where the training was when it wrote a checkpoint."""
-    return Progress(**json.loads((directory / TRAINER / PROGRESS).read_text(encoding="utf-8")))
+    content = json.loads((directory / TRAINER / PROGRESS).read_text(encoding="utf-8"))
+    return Progress(**{field.name: content[field.name] for field in attrs.fields(Progress) if field.name in content})
 
 
 def read_optimizer(directory: Path, device: torch.device) -> State:

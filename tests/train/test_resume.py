@@ -4,7 +4,7 @@ import errno
 import os
 import pty
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 from lovecraft import SGD, Adafactor, device
 from lovecraft.errors import RunError
 from lovecraft.runs import Run
-from lovecraft.train import control, display, loop, state
+from lovecraft.train import control, display, evaluate, loop, sample, state
 from tests.train import children
 from tests.train.bench import Bench, rows
 
@@ -191,6 +191,66 @@ def test_a_request_to_a_process_that_is_gone_does_not_stop_the_next(bench: Bench
     assert bench.train(bench.config(), run).step == 6
 
 
+def in_batch(monkeypatch: pytest.MonkeyPatch, batch: int, act: Callable[[], object]) -> None:
+    """Let something happen while the held-out loss is measured, in one batch of all evaluations together."""
+    collate, calls = evaluate.collate, iter(range(1, 100))
+
+    def collated(*words: object) -> object:
+        if next(calls) == batch:
+            act()
+        return collate(*words)
+
+    monkeypatch.setattr(evaluate, "collate", collated)
+
+
+@pytest.mark.parametrize(("batch", "step", "kept"), [(2, 0, []), (7, 3, [3]), (12, 6, [6])])
+def test_a_signal_while_evaluating_saves_soon_and_the_evaluation_is_done_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, batch: int, step: int, kept: list[int]
+) -> None:
+    changes: dict[str, object] = {"eval__every": 3, "save__best": False}
+    run, config = bench.run(), bench.config(**changes)
+    with monkeypatch.context() as patch:
+        in_batch(patch, batch, lambda: signal.raise_signal(signal.SIGTERM))
+        outcome = bench.train(config, run)
+    assert (outcome.step, outcome.reason, run.status["status"]) == (step, "SIGTERM", "stopped")
+    assert list(state.checkpoints(run.directory)) == kept
+    assert [row["step"] for row in rows(run) if "split" in row] == [0, 3, 6][: step // 3]
+    assert bench.train(config, run).reason == ""
+    assert run.status["status"] == "finished"
+    assert_same(run, uninterrupted(bench, changes))
+
+
+def test_a_best_loss_that_is_measured_only_after_a_stop_is_kept(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, config = bench.run(), bench.config(eval__every=2, save__every=1, save__keep=1)
+    with monkeypatch.context() as patch:
+        in_batch(patch, 7, lambda: signal.raise_signal(signal.SIGTERM))
+        assert bench.train(config, run).step == 2
+    measured = iter([1.0, 2.0, 3.0])
+    monkeypatch.setattr(loop, "evaluate", lambda *_, **__: evaluate.Evaluation(next(measured), None, 1, 1))
+    bench.train(config, run)
+    assert list(state.checkpoints(run.directory)) == [2, 6]
+    best = state.checkpoint_directory(run, "best")
+    assert best is not None
+    assert best.name == "step-00000002"
+
+
+def test_a_signal_while_sampling_ends_it_and_what_was_measured_holds(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run, events = bench.run(), sample.events
+
+    def stopping(*words: object, **more: object) -> Iterator[object]:
+        for event in events(*words, **more):
+            signal.raise_signal(signal.SIGTERM)
+            yield event
+
+    monkeypatch.setattr(sample, "events", stopping)
+    outcome = bench.train(bench.config(eval__prompts=("the night", "the sea")), run)
+    assert (outcome.step, outcome.reason) == (0, "SIGTERM")
+    assert [row["step"] for row in rows(run)] == [0]
+    assert "the sea" not in capfd.readouterr().err
+
+
 # --- checkpoints --------------------------------------------------------------------------------------
 
 
@@ -281,12 +341,12 @@ def test_resumed_without_save_a_run_whose_steps_were_saved_is_not_finished(
 
 
 def test_what_was_asked_before_the_first_step_is_done_after_it(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    run, evaluate = bench.run(), loop.evaluate
+    run, measured = bench.run(), loop.evaluate
 
     def asked(*words: object, **more: object) -> object:
-        monkeypatch.setattr(loop, "evaluate", evaluate)
+        monkeypatch.setattr(loop, "evaluate", measured)
         control.request(run.directory, "save")
-        return evaluate(*words, **more)
+        return measured(*words, **more)
 
     monkeypatch.setattr(loop, "evaluate", asked)
     bench.train(bench.config(save__best=False), run)
