@@ -9,7 +9,8 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -148,67 +149,63 @@ def hash_file(path: Path) -> str:
 
 
 def content_hash(path: Path, cache: Path | None = None, only: Collection[str] = ("*",)) -> str:
-    """Return the SHA-256 of a file, or of a directory's (relative name, hash) pairs, as `file_hashes` finds them."""
-    hashes = file_hashes(path, cache, only)
-    if path.is_file():
-        return hashes[path.name]
+    """Return the SHA-256 of a file, or of the (relative name, hash) pairs of a directory's files, see `file_hashes`.
+
+    Of a directory, those count whose names, without folders, fit one of the patterns `only`.
+    """
+    if not path.is_dir():
+        return file_hashes(path.parent, [path.name], cache)[path.name]
+    names = [name for name in files_below(path) if any(fnmatchcase(os.path.basename(name), fit) for fit in only)]
+    hashes = file_hashes(path, names, cache)
     return hashlib.sha256("".join(f"{name}\0{digest}\n" for name, digest in hashes.items()).encode()).hexdigest()
 
 
-def files_below(directory: Path) -> dict[str, Path]:
-    """Return the files in and below a directory by relative name, sorted, hidden ones left out. Links are followed.
+def files_below(directory: Path) -> list[str]:
+    """Return the relative names of the files in and below a directory, sorted, no hidden ones. Links are followed.
 
     Raises OSError for a directory that cannot be read, or that links reach twice; a link to nothing is among the files.
     """
-    found, seen = {}, set()
-    for folder, folders, names in os.walk(directory, onerror=_raise, followlinks=True):
+    found, folders, seen = list[str](), [""], set()
+    for below in folders:  # which grows; names are text and not Path, for there may be very many
+        folder = directory / below
         if (place := os.path.realpath(folder)) in seen:
-            raise OSError(errno.ELOOP, "this directory is reached twice, by links", folder)
+            raise OSError(errno.ELOOP, "this directory is reached twice, by links", str(folder))
         seen.add(place)
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        below = Path(folder).relative_to(directory).as_posix()  # asked once: there may be very many files
-        for name in (name for name in names if not name.startswith(".")):
-            path = Path(folder, name)
-            if path.is_file() or path.is_symlink():  # no pipes and devices
-                found[name if below == "." else f"{below}/{name}"] = path
-    return dict(sorted(found.items()))
+        with os.scandir(folder) as entries:
+            for entry in (entry for entry in entries if not entry.name.startswith(".")):
+                if entry.is_dir():
+                    folders.append(f"{below}{entry.name}/")
+                elif entry.is_file() or entry.is_symlink():  # no pipes and devices
+                    found.append(below + entry.name)
+    return sorted(found)
 
 
-def _raise(error: OSError) -> None:
-    raise error
+def file_hashes(directory: Path, names: Iterable[str], cache: Path | None = None) -> dict[str, str]:
+    """Return the SHA-256 of files by their `names` relative to a directory.
 
-
-def file_hashes(path: Path, cache: Path | None = None, only: Collection[str] = ("*",)) -> dict[str, str]:
-    """Return the SHA-256 of a file by its name, or of a directory's files by relative name, hidden ones left out.
-
-    Of a directory, those whose names fit one of the patterns `only`.
     `cache` is a JSON file that remembers hashes by (path, size, times of modification and change in ns, inode), if it
     can be written. Raises OSError for what does not exist or cannot be read.
     """
     known = _read_cache(cache)
-    before = dict(known)
-    if path.is_dir():
-        files = {name: file for name, file in files_below(path).items() if any(map(file.match, only))}
-        hashes = {name: _cached_hash(file, known) for name, file in files.items()}
-    else:
-        hashes = {path.name: _cached_hash(path, known)}
+    before, place = dict(known), os.path.abspath(directory)
+    hashes = {name: _cached_hash(f"{place}/{name}", known) for name in names}
     if cache is not None and known != before:
         with contextlib.suppress(OSError):  # a cache may always be thrown away
             write_atomic(cache, json.dumps(known, indent=0))
     return hashes
 
 
-def _cached_hash(file: Path, known: dict[str, list[Any]]) -> str:
-    now, stat = time.time_ns(), file.stat()
+def _cached_hash(file: str, known: dict[str, list[Any]]) -> str:
+    now, stat = time.time_ns(), os.stat(file)
     # The time of change is the system's own: `cp -p` and `touch` cannot set it, as they can that of modification.
     # The inode tells files apart that a link may name by turns.
-    key, stamp = os.path.abspath(file), [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
-    row = known.get(key)
+    stamp = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
+    row = known.get(file)
     if row is not None and row[:-1] == stamp:
         return str(row[-1])
-    digest = hash_file(file)
+    digest = hash_file(Path(file))
     if now - stat.st_ctime_ns > SETTLED:
-        known[key] = [*stamp, digest]
+        known[file] = [*stamp, digest]
     return digest
 
 

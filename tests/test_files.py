@@ -20,6 +20,7 @@ from lovecraft.files import (
     check_manifest,
     content_hash,
     file_hashes,
+    files_below,
     hash_file,
     locked,
     new_directory,
@@ -332,8 +333,9 @@ def test_the_hash_of_a_file_that_changed_a_moment_ago_is_not_remembered(write: W
 def test_hashes_are_given_file_by_file(write: Write, tmp_path: Path) -> None:
     a, b = write("one/a.txt", "a"), write("one/inner/b.txt", "b")
     write("one/.hidden", "c")
-    assert file_hashes(tmp_path / "one") == {"a.txt": hash_file(a), "inner/b.txt": hash_file(b)}
-    assert file_hashes(a) == {"a.txt": hash_file(a)}
+    names = files_below(tmp_path / "one")
+    assert file_hashes(tmp_path / "one", names) == {"a.txt": hash_file(a), "inner/b.txt": hash_file(b)}
+    assert file_hashes(tmp_path / "one", ["a.txt"]) == {"a.txt": hash_file(a)}
 
 
 def test_a_cache_that_cannot_be_written_costs_nothing_but_time(

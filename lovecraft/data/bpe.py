@@ -62,12 +62,11 @@ def tokenizer_inputs(dataset: DatasetConfig, cache: Path) -> dict[str, Any]:
     inputs = {
         "version": FORMAT,
         "tokenizers": tokenizers.__version__,
-        **corpus_inputs(dataset, cache),
         **{name: getattr(dataset, name) for name in MATTERS},
         "bpe.vocab_size": dataset.bpe.vocab_size,
         "bpe.min_frequency": dataset.bpe.min_frequency,
     }
-    return dict(json.loads(json.dumps(inputs)))
+    return {**json.loads(json.dumps(inputs)), **corpus_inputs(dataset, cache)}
 
 
 def train_bpe(texts: Iterable[str], directory: Path, vocab_size: int, min_frequency: int) -> None:

@@ -123,14 +123,13 @@ def build_inputs(dataset: DatasetConfig, tokenizer: Tokenizer, cache: Path) -> d
     template = find_template(tokenizer.path) if has_conversations(dataset) else None
     inputs = {
         "version": FORMAT,
-        **corpus_inputs(dataset, cache),
         "tokenizer": tokenizer.fingerprint,
         "chat_template": template and template.fingerprint,
         "add_bos": adds_bos(dataset, tokenizer),
         "stride": shared_length(dataset),
         **{name: getattr(dataset, name) for name in MATTERS},
     }
-    return dict(json.loads(json.dumps(inputs)))
+    return {**json.loads(json.dumps(inputs)), **corpus_inputs(dataset, cache)}  # which may be very many
 
 
 def corpus_inputs(dataset: DatasetConfig, cache: Path) -> dict[str, str]:
@@ -138,10 +137,11 @@ def corpus_inputs(dataset: DatasetConfig, cache: Path) -> dict[str, str]:
 
     Raises as `content_hashes` and `choose` do.
     """
-    hashes = content_hashes(dataset.source, cache)
-    if isinstance(dataset.source, Path) and dataset.source.is_dir():
-        hashes = {file.name: hashes[file.name] for files in choose(dataset).files.values() for file in files}
-    return {"source": str(dataset.source), **{f"{CORPUS}{name}": digest for name, digest in hashes.items()}}
+    source, names = dataset.source, list[str]()
+    if isinstance(source, Path) and source.is_dir():
+        names = [file.name for files in choose(dataset).files.values() for file in files]
+    hashes = content_hashes(source, cache, names)
+    return {"source": str(source), **{f"{CORPUS}{name}": digest for name, digest in hashes.items()}}
 
 
 def cache_key(inputs: dict[str, Any]) -> str:

@@ -1,7 +1,9 @@
 """Where the texts come from: a directory, one file, an archive or a dataset on the hub, as named files."""
 
 import io
-from pathlib import Path, PurePosixPath
+import os.path
+from collections.abc import Iterable
+from pathlib import Path
 from typing import BinaryIO
 
 import attrs
@@ -9,7 +11,7 @@ import attrs
 from lovecraft.config.schema import DatasetConfig
 from lovecraft.data.archives import read_archive
 from lovecraft.errors import DataError
-from lovecraft.files import file_hashes, files_below
+from lovecraft.files import content_hash, file_hashes, files_below
 
 ARCHIVES = (".tgz", ".tar.gz", ".zip")
 FORMATS = {".txt": "text", ".md": "text", ".jsonl": "jsonl", ".csv": "csv", ".parquet": "parquet"}
@@ -31,22 +33,22 @@ class File:
     """Its path relative to the source, with forward slashes."""
 
     content: Path | bytes | str = attrs.field(repr=False)
-    """Where it lies, what it holds, or the name of the hub's dataset."""
+    """The directory that `name` is relative to, what it holds, or the name of the hub's dataset."""
 
     def open(self) -> BinaryIO:
         """Open the content for reading; raise DataError where it cannot be read."""
         if isinstance(self.content, bytes):
             return io.BytesIO(self.content)
         try:
-            return Path(self.content).open("rb")
+            return Path(self.content, self.name).open("rb")
         except OSError as error:
-            raise DataError(f"{self.content} cannot be read: {error.strerror}") from error
+            raise DataError(f"{error.filename} cannot be read: {error.strerror}") from error
 
     def format(self, dataset: DatasetConfig) -> str | None:
         """Return how the file is to be read; None where neither the dataset nor its ending says."""
         if isinstance(self.content, str):
             return HUB
-        return dataset.format if dataset.format != "auto" else FORMATS.get(PurePosixPath(self.name).suffix.lower())
+        return dataset.format if dataset.format != "auto" else FORMATS.get(os.path.splitext(self.name)[1].lower())
 
 
 def locate(source: Path | str) -> Path | str:
@@ -58,8 +60,8 @@ def locate(source: Path | str) -> Path | str:
     raise DataError(f"the corpus {source} does not exist", hint=hint)
 
 
-def content_hashes(source: Path | str, cache: Path) -> dict[str, str]:
-    """Return the SHA-256 of every file that the texts are read from, by name; `cache` remembers them.
+def content_hashes(source: Path | str, cache: Path, names: Iterable[str] = ()) -> dict[str, str]:
+    """Return the SHA-256 of a directory's `names`, or of what else the texts are read from; `cache` remembers them.
 
     Raises DataError where the source is missing or cannot be read.
     """
@@ -67,10 +69,10 @@ def content_hashes(source: Path | str, cache: Path) -> dict[str, str]:
     known = cache / "hashes.json"
     try:
         if isinstance(source, Path):
-            return file_hashes(source, known)
+            return file_hashes(source, names, known) if source.is_dir() else {source.name: content_hash(source, known)}
         from lovecraft.data.hub import cached_files
 
-        return {name: digest for file in cached_files(source) for name, digest in file_hashes(file, known).items()}
+        return {file.name: content_hash(file, known) for file in cached_files(source)}
     except OSError as error:
         raise DataError(f"{error.filename or source} cannot be read: {error.strerror or error}") from error
 
@@ -86,13 +88,13 @@ def list_files(source: Path | str) -> list[File]:
         return [File(name, source) for name in split_names(source)]
     if source.is_dir():
         try:
-            files = [File(name, path) for name, path in files_below(source).items()]
+            files = [File(name, source) for name in files_below(source)]
         except OSError as error:
             raise DataError(f"{error.filename} cannot be read: {error.strerror}") from error
     elif source.name.endswith(ARCHIVES):
         files = [File(name, data) for name, data in sorted(read_archive(source).items()) if not _hidden(name)]
     else:
-        files = [File(source.name, source)]
+        files = [File(source.name, source.parent)]
     if not files:
         raise DataError(f"there are no files in {source}")
     return files

@@ -75,8 +75,8 @@ def assign(names: Sequence[str], readable: Sequence[str], dataset: DatasetConfig
     a dataset of the hub; else all that is `readable` is train.
     """
     patterns = {split: getattr(dataset, split) for split in SPLITS}
-    own = {name: _own_split(name) for name in readable}
-    if "train" in own.values() and all(given is None for given in patterns.values()):
+    own = {name: _own_split(name) for name in readable} if set(patterns.values()) == {None} else {}
+    if "train" in own.values():
         endings = {PurePosixPath(name).suffix for name in readable if own[name]}
         loose = [name for name in readable if not own[name] and PurePosixPath(name).suffix in endings]
         if not loose or isinstance(dataset.source, str):
@@ -99,16 +99,15 @@ def assign(names: Sequence[str], readable: Sequence[str], dataset: DatasetConfig
 
 def _own_split(name: str) -> str | None:
     """Return the split that a name says by a folder, or by the file up to its ending and number: `train-00001.csv`."""
-    *folders, last = PurePosixPath(name).parts
-    words = [*folders, re.split(r"[.-]|_\d", last)[0]]
-    return next((OWN[word.lower()] for word in words if word.lower() in OWN), None)
+    *folders, last = name.lower().split("/")
+    return next((OWN[word] for word in (*folders, re.split(r"[.-]|_\d", last)[0]) if word in OWN), None)
 
 
 def _matching(names: Sequence[str], split: str, patterns: Sequence[str]) -> set[str]:
     matched: set[str] = set()
     for pattern in patterns:
         # A file's very name stands for that file, also with brackets.
-        found = {pattern} if pattern in names else {name for name in names if fnmatch.fnmatchcase(name, pattern)}
+        found = {pattern} if pattern in names else set(fnmatch.filter(names, pattern))
         if not found:
             near = difflib.get_close_matches(pattern, names, 1)
             hint = f"did you mean {near[0]!r}?" if near else f"the source holds {some_of(names)}"

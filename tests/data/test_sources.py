@@ -263,4 +263,4 @@ def test_the_missing_stories_say_where_they_are_public(name: str, tmp_path: Path
 
 def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"gone\.txt cannot be read"):
-        File("gone.txt", tmp_path / "gone.txt").open()
+        File("gone.txt", tmp_path).open()
