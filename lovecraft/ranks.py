@@ -41,14 +41,9 @@ Read = tuple[tokenizers.Tokenizer, Sequence[str]]
 
 
 def read_llama3(file: Path) -> Read:
-    """Read a tokenizer.model of lines `base64 rank`. Raises ModelError for other content, such as SentencePiece's."""
-    data, tokens = file.read_bytes(), []
-    if data.startswith(b"\n"):  # the first field of its protobuf
-        raise ModelError(
-            f"{file} is a SentencePiece model, which is not read, and there is no tokenizer.json beside it",
-            hint="transformers writes one: AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)",
-        )
-    for number, line in enumerate(data.splitlines()):
+    """Read a tokenizer.model of lines `base64 rank`. Raises ModelError for other content."""
+    tokens: list[bytes] = []
+    for number, line in enumerate(file.read_bytes().splitlines()):
         try:
             token, rank = line.split()
             tokens.append(base64.b64decode(token, validate=True))

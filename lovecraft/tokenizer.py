@@ -1,4 +1,4 @@
-"""Text to token ids and back, from the tokenizer's files of a model directory: tokenizer.json, or a file of ranks.
+"""Text to token ids and back, from the tokenizer's files of a model directory.
 
 Who adds BOS and EOS is decided by the caller (a dataset, a server), so `encode` never adds anything: it gives the
 tokens of the text. `bos_id`, `eos_id` and `adds_bos` say what the tokenizer would have done.
@@ -17,6 +17,7 @@ import tokenizers
 
 from lovecraft.errors import ModelError
 from lovecraft.files import hash_file
+from lovecraft.pieces import read_sentencepiece
 from lovecraft.ranks import Read, read_llama3, read_tekken
 
 # What a model directory carries besides its weights and config.json, so that a copy tokenizes and stops alike.
@@ -103,7 +104,7 @@ class Tokenizer:
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
-    """Load the tokenizer of a model directory: tokenizer.json, else tekken.json, else Llama 3's tokenizer.model.
+    """Load the tokenizer of a model directory: tokenizer.json, else tekken.json, else tokenizer.model.
 
     The habit is what the post-processor in tokenizer.json does, as in transformers 5; `add_bos_token` in
     tokenizer_config.json is not read. Truncation and padding that tokenizer.json asks for are switched off.
@@ -148,10 +149,15 @@ def _read_huggingface(file: Path) -> Read:
     return library, ("", "")
 
 
+def _read_model(file: Path) -> Read:
+    with file.open("rb") as opened:
+        return (read_sentencepiece if opened.read(1) == b"\n" else read_llama3)(file)  # which is how a protobuf begins
+
+
 READERS: dict[str, Callable[[Path], Read]] = {
     "tokenizer.json": _read_huggingface,
     "tekken.json": read_tekken,
-    "tokenizer.model": read_llama3,
+    "tokenizer.model": _read_model,
 }
 """The files that make a tokenizer; the first that a directory has does."""
 

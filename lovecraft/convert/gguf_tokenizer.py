@@ -1,6 +1,7 @@
 """A tokenizer as a GGUF says it, both ways: vocabulary, merges, and the name of how a text is cut."""
 
 import json
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,12 +11,15 @@ import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, processors
 from tokenizers.pre_tokenizers import ByteLevel, Digits, PreTokenizer, Sequence, Split
 
+from lovecraft import pieces
 from lovecraft.convert.gguf import BROKEN, GGUF, Value
 from lovecraft.errors import ModelError
+from lovecraft.pieces import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, Piece
 from lovecraft.tokenizer import Tokenizer
 
-NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5  # of tokenizer.ggml.token_type
+log = logging.getLogger(__name__)
 
+SENTENCEPIECE = "llama"  # llama.cpp's name of the kind; a byte-level BPE is "gpt2"
 NAMED = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
 ENDS = ("eos", "eot", "eom")  # of a text, a turn, a message: each ends a generation
 
@@ -33,7 +37,7 @@ TEKKEN = Split(
     "isolated",
 )
 # What llama.cpp does where the writer of the file did not know the splitting.
-UNKNOWN = (
+UNNAMED = (
     Split(Regex(r"[\p{P}\$\+<=>\^~\|]+"), "isolated"),
     Split(Regex(r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)"), "isolated"),
     Split(Regex(r"\p{N}+"), "isolated"),
@@ -59,7 +63,7 @@ class Splitting:
 
 # tokenizer.ggml.pre. The meaning of each name is that of llama.cpp's llama-vocab.cpp.
 SPLITTINGS = {
-    "default": Splitting((*UNKNOWN, BYTES)),
+    "default": Splitting((*UNNAMED, BYTES)),
     "gpt-2": Splitting((GPT2,)),
     "llama-bpe": Splitting((LLAMA3, BYTES), ignore_merges=True, adds_bos=True),
     "smollm": Splitting((DIGITS, GPT2)),
@@ -75,9 +79,14 @@ def tokenizer_files(gguf: GGUF, max_length: int) -> dict[str, str]:
     """
     ids = special_ids(gguf)
     named = {name: gguf.value("tokenizer.ggml.tokens", list)[ids[key]] for name, key in NAMED.items() if key in ids}
-    splitting = _splitting(gguf)
-    backend = _byte_level_bpe(gguf, splitting)
-    adds_bos = gguf.value("tokenizer.ggml.add_bos_token", bool, splitting.adds_bos) and "bos" in ids
+    if gguf.value("tokenizer.ggml.model", str) == SENTENCEPIECE:
+        prefixed, habit = gguf.value("tokenizer.ggml.add_space_prefix", bool, True), True
+        backend = _sentencepiece(gguf, prefixed)
+    else:
+        splitting = _splitting(gguf)
+        prefixed, habit = False, splitting.adds_bos
+        backend = _byte_level_bpe(gguf, splitting)
+    adds_bos = gguf.value("tokenizer.ggml.add_bos_token", bool, habit) and "bos" in ids
     adds_eos = gguf.value("tokenizer.ggml.add_eos_token", bool, False) and "eos" in ids
     if adds_bos or adds_eos:
         template = [named["bos_token"]] * adds_bos + ["$A"] + [named["eos_token"]] * adds_eos
@@ -88,7 +97,7 @@ def tokenizer_files(gguf: GGUF, max_length: int) -> dict[str, str]:
         **named,
         "add_bos_token": adds_bos,
         "add_eos_token": adds_eos,
-        "add_prefix_space": False,
+        "add_prefix_space": prefixed,
         "clean_up_tokenization_spaces": False,
         "model_max_length": max_length,
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -127,16 +136,36 @@ def _splitting(gguf: GGUF) -> Splitting:
         return SPLITTINGS[name]
     raise ModelError(
         f"{gguf.path} has a tokenizer of the kind {kind!r}, split by {name!r}, which cannot be rebuilt",
-        hint=f"the kind 'gpt2' can be, split by {', '.join(SPLITTINGS)}; others come in Hugging Face layout",
+        hint=f"'llama' can be, and 'gpt2' split by {', '.join(SPLITTINGS)}; others come in Hugging Face layout",
     )
 
 
-def _byte_level_bpe(gguf: GGUF, splitting: Splitting) -> tokenizers.Tokenizer:
+def _tokens(gguf: GGUF) -> tuple[list[str], list[int]]:
+    """Return the vocabulary and the kind of each token."""
     tokens = gguf.value("tokenizer.ggml.tokens", list)
-    types = gguf.value("tokenizer.ggml.token_type", np.ndarray, np.ones(len(tokens), np.int32)).tolist()
-    vocabulary = {token: i for i, (token, kind) in enumerate(zip(tokens, types, strict=False)) if kind != UNUSED}
-    if len(types) != len(tokens) or len(vocabulary) + types.count(UNUSED) != len(tokens):
+    kinds = gguf.value("tokenizer.ggml.token_type", np.ndarray, np.ones(len(tokens), np.int32)).tolist()
+    used = [token for token, kind in zip(tokens, kinds, strict=False) if kind != UNUSED]
+    if len(kinds) != len(tokens) or len(set(used)) < len(used):
         raise ModelError(f"the vocabulary of {gguf.path} names a token twice or leaves a type out", hint=BROKEN)
+    return tokens, kinds
+
+
+def _sentencepiece(gguf: GGUF, prefixed: bool) -> tokenizers.Tokenizer:
+    tokens, kinds = _tokens(gguf)
+    scores = gguf.value("tokenizer.ggml.scores", np.ndarray).tolist()
+    if len(scores) != len(tokens):
+        raise ModelError(f"{gguf.path} has {len(scores)} scores for {len(tokens)} tokens", hint=BROKEN)
+    drops = gguf.value("tokenizer.ggml.remove_extra_whitespaces", bool, False)
+    if drops or "tokenizer.ggml.precompiled_charsmap" in gguf.metadata:
+        what = f"the tokenizer of {gguf.path} changes texts first (blanks, characters), which cannot be rebuilt"
+        raise ModelError(what, hint="such a model comes in Hugging Face layout")
+    rows = [Piece(*row) for row in zip(tokens, scores, kinds, strict=True)]
+    return pieces.build(gguf.path, rows, prefixed=prefixed)
+
+
+def _byte_level_bpe(gguf: GGUF, splitting: Splitting) -> tokenizers.Tokenizer:
+    tokens, types = _tokens(gguf)
+    vocabulary = {token: i for i, (token, kind) in enumerate(zip(tokens, types, strict=True)) if kind != UNUSED}
     merges = [tuple(merge.split(" ")) for merge in gguf.value("tokenizer.ggml.merges", list)]
     try:
         model = models.BPE(vocab=vocabulary, merges=merges, ignore_merges=splitting.ignore_merges)
@@ -166,22 +195,47 @@ def tokenizer_metadata(tokenizer: Tokenizer, files: Mapping[str, bytes], rows: i
         tokens[i], types[i] = token, NORMAL
     for i, added in library.get_added_tokens_decoder().items():
         types[i] = CONTROL if added.special else USER_DEFINED
-    config = json.loads(files.get("tokenizer_config.json", b"{}"))
+    config = {"unk_token": content["model"]["unk_token"]} | json.loads(files.get("tokenizer_config.json", b"{}"))
     ids = {key: _token_id(library, config.get(name)) for name, key in NAMED.items()}
     ids |= {"bos": tokenizer.bos_id, "eos": tokenizer.eos_id}
     ids |= dict(zip(ENDS[1:], [i for i in tokenizer.stop_ids if i != tokenizer.eos_id], strict=False))
     said: dict[str, Value | None] = {
-        "ggml.model": "gpt2",
-        "ggml.pre": _name_of(tokenizer, content),
+        **_cut(tokenizer, content, tokens, types),
         "ggml.tokens": tokens,
         "ggml.token_type": np.array(types, "<i4"),
-        "ggml.merges": [" ".join(merge) for merge in content["model"]["merges"]],
         **{f"ggml.{key}_token_id": i for key, i in ids.items()},
         "ggml.add_bos_token": tokenizer.adds_bos,
         "ggml.add_eos_token": config.get("add_eos_token") is True,
         "chat_template": _template(files, config),
     }
     return {f"tokenizer.{key}": value for key, value in said.items() if value is not None}
+
+
+def _cut(tokenizer: Tokenizer, content: dict[str, Any], tokens: list[str], types: list[int]) -> dict[str, Value]:
+    """Return what says how texts become tokens; in SentencePiece's kind, bytes get a type of their own."""
+    prefixed = pieces.prefix_of(content)
+    if prefixed is None:
+        merges = [" ".join(merge) for merge in content["model"]["merges"]]
+        return {"ggml.model": "gpt2", "ggml.pre": _name_of(tokenizer, content), "ggml.merges": merges}
+    own = dict.fromkeys(pieces.BYTES, BYTE) | {content["model"]["unk_token"]: UNKNOWN}
+    types[:] = [own.get(token, kind) for token, kind in zip(tokens, types, strict=True)]
+    plain = [token for token, kind in zip(tokens, types, strict=True) if kind == NORMAL]
+    scores = pieces.scores_of(content, plain)
+    if scores is None:
+        what = f"the merges of {tokenizer.path} are not every way to make its tokens, in an order of the tokens"
+        raise ModelError(f"{what}, so that no scores say them", hint="llama.cpp has no other form of such a tokenizer")
+    if prefixed and pieces.adds_no_second(content):
+        log.warning(
+            "llama.cpp puts a blank before every text and behind special tokens; this tokenizer does not where a blank "
+            "is already, and only at the beginning"
+        )
+    ordered = np.array([scores.get(token, 0.0) for token in tokens], "<f4")
+    return {
+        "ggml.model": SENTENCEPIECE,
+        "ggml.pre": "default",
+        "ggml.scores": ordered,
+        "ggml.add_space_prefix": prefixed,
+    }
 
 
 def _name_of(tokenizer: Tokenizer, content: dict[str, Any]) -> str:
@@ -197,7 +251,7 @@ def _name_of(tokenizer: Tokenizer, content: dict[str, Any]) -> str:
                 return name
     raise ModelError(
         f"the tokenizer of {tokenizer.path} cuts texts in a way that no GGUF name stands for",
-        hint=f"a byte-level BPE can be written, cut as one of {', '.join(SPLITTINGS)}",
+        hint=f"SentencePiece's BPE can be written, and a byte-level one cut as {', '.join(SPLITTINGS)}",
     )
 
 

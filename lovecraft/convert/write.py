@@ -154,4 +154,5 @@ def _value(value: Value) -> bytes:
         case list():
             return struct.pack("<IIQ", ARRAY, STRING, len(value)) + b"".join(map(_string, value))
         case _:
-            return struct.pack("<IIQ", ARRAY, INT32, len(value)) + value.astype("<i4").tobytes()
+            number, kind = (FLOAT32, "<f4") if value.dtype.kind == "f" else (INT32, "<i4")
+            return struct.pack("<IIQ", ARRAY, number, len(value)) + value.astype(kind).tobytes()

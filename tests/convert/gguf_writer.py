@@ -20,7 +20,7 @@ def pack_string(text: str) -> bytes:
 
 
 def pack_value(value: object) -> bytes:
-    """Return GGUF's type number and bytes: int as u32, float as f32, lists of strings, lists of ints as i32."""
+    """Return GGUF's type number and bytes: int as u32, float as f32, lists of strings, of floats and of ints (i32)."""
     match value:
         case bool():
             return struct.pack("<I?", 7, value)
@@ -32,6 +32,8 @@ def pack_value(value: object) -> bytes:
             return struct.pack("<I", 8) + pack_string(value)
         case [str(), *_]:
             return struct.pack("<IIQ", 9, 8, len(value)) + b"".join(map(pack_string, value))
+        case [float(), *_]:
+            return struct.pack("<IIQ", 9, 6, len(value)) + np.array(value, "<f4").tobytes()
         case list():
             return struct.pack("<IIQ", 9, 5, len(value)) + np.array(value, "<i4").tobytes()
     raise TypeError(value)

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import attrs
@@ -22,8 +23,10 @@ from lovecraft.convert.gguf import open_gguf, quantise
 from lovecraft.convert.gguf_tokenizer import SPLITTINGS
 from lovecraft.errors import ConversionFailed, ModelError
 from lovecraft.models import read_architecture
+from lovecraft.pieces import UNUSED
 from lovecraft.tokenizer import load_tokenizer
 from tests.convert.gguf_writer import PIECES, permute, tiny_gguf
+from tests.test_pieces import vocabulary, write_model
 from tests.tiny import LLAMA3_ROPE, TEXT, tiny_model_dir
 
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 128}
@@ -236,6 +239,59 @@ def test_a_tokenizer_without_a_name_is_refused(tmp_path: Path, change) -> None:
     change(tokenizer)
     tokenizer.save(str(source / "tokenizer.json"))
     with pytest.raises(ModelError, match="cuts texts in a way that no GGUF name stands for"):
+        convert(source, tmp_path / "a.gguf")
+
+
+def sentencepiece_dir(path: Path) -> Path:
+    """Write a tiny model whose tokenizer is a tokenizer.model of SentencePiece."""
+    rows = vocabulary()
+    tiny_model_dir(path, vocab_size=len(rows) + 3, bos_token_id=1, eos_token_id=2)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (path / name).unlink()
+    (path / "generation_config.json").write_text('{"eos_token_id": 2}')
+    write_model(path, rows)
+    return path
+
+
+def test_a_sentencepiece_vocabulary_goes_out_and_comes_back(tmp_path: Path) -> None:
+    convert(source := sentencepiece_dir(tmp_path / "a"), gguf := tmp_path / "a.gguf")
+    said, rows = open_gguf(gguf).metadata, vocabulary()
+    assert said["tokenizer.ggml.model"] == "llama"
+    assert said["tokenizer.ggml.token_type"].tolist() == [row.kind for row in rows] + [UNUSED] * 3
+    assert said["tokenizer.ggml.unknown_token_id"] == 0
+    convert(gguf, back := tmp_path / "back")
+    before, after = load_tokenizer(source), load_tokenizer(back)
+    for text in ("that  é\n", " th", "", "a" * 50):
+        assert after.encode(text) == before.encode(text)
+    assert (after.bos_id, after.stop_ids, after.adds_bos) == (1, (2,), True)
+    convert(back, again := tmp_path / "again.gguf")
+    scores = [open_gguf(file).metadata["tokenizer.ggml.scores"].tolist() for file in (gguf, again)]
+    assert scores[0] == scores[1]
+
+
+def change_tokenizer(source: Path, change: Callable[[Tokenizer], None]) -> None:
+    library = load_tokenizer(source).library
+    change(library)
+    library.save(str(source / "tokenizer.json"))
+
+
+def test_a_blank_that_llama_cpp_puts_more_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def as_transformers_5_writes_it(library: Tokenizer) -> None:
+        library.normalizer = None
+        library.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+
+    change_tokenizer(source := sentencepiece_dir(tmp_path / "a"), as_transformers_5_writes_it)
+    convert(source, tmp_path / "a.gguf")
+    assert "puts a blank before every text" in caplog.text
+    assert open_gguf(tmp_path / "a.gguf").metadata["tokenizer.ggml.add_space_prefix"] is True
+
+
+def test_merges_that_no_scores_say_are_refused(tmp_path: Path) -> None:
+    source = sentencepiece_dir(tmp_path / "a")
+    content = json.loads(load_tokenizer(source).library.to_str())
+    content["model"]["merges"].pop(0)
+    (source / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(ModelError, match="no scores say them"):
         convert(source, tmp_path / "a.gguf")
 
 

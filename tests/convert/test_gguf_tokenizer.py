@@ -10,6 +10,7 @@ from lovecraft.convert.gguf_tokenizer import SPLITTINGS, tokenizer_files
 from lovecraft.errors import ModelError
 from lovecraft.tokenizer import Tokenizer, load_tokenizer
 from tests.convert.gguf_writer import TOKENS, tiny_gguf
+from tests.test_pieces import join_by_score, vocabulary
 
 
 def rebuild(path: Path, **changes: object) -> Tokenizer:
@@ -122,10 +123,36 @@ def test_rebuilding_twice_gives_the_same_bytes(tmp_path: Path) -> None:
     assert tokenizer_files(gguf, 128) == tokenizer_files(gguf, 128)
 
 
+ROWS = vocabulary()
+LLAMA = {
+    "tokenizer__ggml__model": "llama",
+    "tokenizer__ggml__pre": None,
+    "tokenizer__ggml__merges": None,
+    "tokenizer__ggml__tokens": [row.text for row in ROWS],
+    "tokenizer__ggml__token_type": [row.kind for row in ROWS],
+    "tokenizer__ggml__scores": [row.score for row in ROWS],
+    "tokenizer__ggml__bos_token_id": 1,
+    "tokenizer__ggml__eos_token_id": 2,
+}
+
+
+@pytest.mark.parametrize("prefixed", [True, False])
+def test_sentencepieces_kind_joins_by_score(tmp_path: Path, prefixed: bool) -> None:
+    says = {} if prefixed else {"tokenizer__ggml__add_space_prefix": False}
+    tokenizer = rebuild(tmp_path, **LLAMA, **says)
+    assert tokenizer.encode(" that é\n") == join_by_score(ROWS, " that é\n", prefixed=prefixed)
+    assert (tokenizer.bos_id, tokenizer.stop_ids, tokenizer.adds_bos) == (1, (2,), True)  # BOS, where it is silent
+    assert json.loads((tmp_path / "tokenizer_config.json").read_text())["add_prefix_space"] is prefixed
+
+
 WRONG = {
     "no splitting": ({"tokenizer__ggml__pre": None}, "split by ''"),
     "an unknown splitting": ({"tokenizer__ggml__pre": "mystery"}, "split by 'mystery'"),
-    "sentencepiece": ({"tokenizer__ggml__model": "llama"}, "the kind 'llama'"),
+    "another kind": ({"tokenizer__ggml__model": "bert"}, "the kind 'bert'"),
+    "no scores": (LLAMA | {"tokenizer__ggml__scores": None}, "has no tokenizer.ggml.scores"),
+    "too few scores": (LLAMA | {"tokenizer__ggml__scores": [0.5]}, "has 1 scores for"),
+    "fewer blanks": (LLAMA | {"tokenizer__ggml__remove_extra_whitespaces": True}, "changes texts first"),
+    "other characters": (LLAMA | {"tokenizer__ggml__precompiled_charsmap": [1]}, "changes texts first"),
     "no tokens": ({"tokenizer__ggml__tokens": None}, "has no tokenizer.ggml.tokens"),
     "no merges": ({"tokenizer__ggml__merges": None}, "has no tokenizer.ggml.merges"),
     "tokens that are numbers": ({"tokenizer__ggml__tokens": [1, 2]}, "not a list"),
