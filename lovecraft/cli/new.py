@@ -1,12 +1,11 @@
 """Write a new module that subclasses a given config.
 
-With --texts it is a dataset of the .txt files in and below a directory, with --dataset a training on that dataset;
-without --from it subclasses the workspace's Train.
+With --texts it is a dataset of the texts, rows or conversations in and below a directory, whose kind, fields and splits
+are recognised; with --dataset a training on that dataset. Without --from it subclasses the workspace's Train.
 """
 
 import argparse
 import ast
-import glob
 import json
 import re
 from pathlib import Path
@@ -29,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `lc new`."""
     parser.add_argument("--from", dest="base", metavar="CONFIG", help="the config to subclass")
     parser.add_argument("--dataset", metavar="CONFIG", help="what the new Train config trains on")
-    parser.add_argument("--texts", metavar="DIR", help="make a dataset of the .txt files in and below this directory")
+    parser.add_argument("--texts", metavar="DIR", help="make a dataset of what this directory, file or archive holds")
     parser.add_argument("--description", metavar="TEXT", help="what `lc ls` says of it")
     parser.add_argument("--copy", action="store_true", help="copy the source of --from instead of subclassing it")
 
@@ -155,25 +154,21 @@ def _copied(loaded: Loaded) -> str:
 
 
 def _dataset(root: Path, texts: Path, description: str) -> str:
-    from lovecraft.data.sources import list_files
+    from lovecraft.data.recognition import recognise
 
-    directory = texts.expanduser().resolve()
-    if not directory.is_dir():
-        raise ConfigError(f"--texts {texts}: no such directory")
-    found = [file.name for file in list_files(directory) if file.name.endswith(".txt")]
-    if not found:
-        raise ConfigError(f"--texts {texts}: it holds no .txt file")
-    inside = directory.is_relative_to(root)
-    name = _quoted(directory.relative_to(root).as_posix() if inside else str(directory))
-    source = f"ROOT / {name}" if inside else f"Path({name})"
+    place = texts.expanduser().resolve()
+    if not place.exists():
+        raise ConfigError(f"--texts {texts}: no such directory or file")
+    options, notes = recognise(place)
+    for note in notes:
+        console.say(note)
+    inside = place.is_relative_to(root)
+    name = _quoted(place.relative_to(root).as_posix() if inside else str(place))
     imports = "from lovecraft import DatasetConfig\nfrom workspace import ROOT"
     if not inside:
         imports = f"from pathlib import Path\n\n{imports.splitlines()[0]}"
-    pattern = _quoted(glob.escape(found[-1]))
-    held_out = f"    validation = ({pattern},)  # held out of train\n" if len(found) > 1 else ""
-    console.say(
-        f"{len(found):,} text{'s'[: len(found) > 1]}"
-        + (f"; {found[-1]} is held out of train" if held_out else ", none held out")
-    )
-    body = f'    source = {source}\n    train = ("*.txt",)\n{held_out}'.rstrip("\n")
-    return _module(description, imports, "Dataset(DatasetConfig)", body)
+    body = [f"    source = ROOT / {name}" if inside else f"    source = Path({name})"]
+    for option, value in options.items():
+        written = f"({_quoted(value[0])},)" if isinstance(value, tuple) else json.dumps(value, ensure_ascii=False)
+        body.append(f"    {option} = {written}" + "  # held out of train" * option.startswith("validation"))
+    return _module(description, imports, "Dataset(DatasetConfig)", "\n".join(body))

@@ -112,7 +112,11 @@ def _encoded(work: "_Texts | _Conversations", reading: Reading) -> Iterator[tupl
             ahead.append((batch, thread.submit(work.encode, [text for _, text in batch])))
             if len(ahead) > 1:
                 texts, future = ahead.pop(0)
-                for (split, text), document in zip(texts, future.result(), strict=True):
+                try:
+                    documents = future.result()
+                except DataError as error:  # names the document; say where it lies
+                    raise DataError(f"{reading.dataset.source}: {error.message}", hint=error.hint) from None
+                for (split, text), document in zip(texts, documents, strict=True):
                     yield split, text, document
 
 

@@ -146,7 +146,7 @@ def _clean(name: str, text: str, notes: Notes) -> str:
 
 
 def _rows(kind: str, file: File, dataset: DatasetConfig, notes: Notes) -> Iterator[Text]:
-    for number, row in _numbered(kind, file, dataset, notes):
+    for number, row in numbered_rows(kind, file, dataset, notes):
         name = name_of(file.name, number, 0)
         if not isinstance(row, dict):
             raise DataError(f"{name} is {type(row).__name__}, not an object with fields", hint=CORRECT)
@@ -163,7 +163,8 @@ def _rows(kind: str, file: File, dataset: DatasetConfig, notes: Notes) -> Iterat
                 yield Text(file.name, inner, number, part)
 
 
-def _numbered(kind: str, file: File, dataset: DatasetConfig, notes: Notes) -> Iterator[tuple[int, Any]]:
+def numbered_rows(kind: str, file: File, dataset: DatasetConfig, notes: Notes) -> Iterator[tuple[int, Any]]:
+    """Yield (number from 1, row) of a file of rows; raise DataError where one is broken."""
     if kind == HUB:
         from lovecraft.data.hub import rows
 

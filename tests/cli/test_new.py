@@ -1,5 +1,6 @@
 """`lc new`: modules that load at once, that subclass what is named, and that never replace anything."""
 
+import json
 import os
 import subprocess
 import sys
@@ -74,6 +75,58 @@ def test_texts_outside_of_the_workspace_are_named_whole(
     dataset = resolve(load("more").cls)
     assert (dataset.source, dataset.validation) == (texts, None)  # the only text is trained on
     assert "workspace" not in (workspace / "projects/more/default.py").read_text()
+
+
+def test_the_splits_that_folders_name_are_kept(lc: Command, workspace: Path, write: Write) -> None:
+    for name in ("train/a.txt", "train/b.txt", "valid/c.txt", "test/d.txt"):
+        write(f"books/{name}", f"The text of {name}.")
+    done = lc("new", "project", "more", "--texts", "books")
+    assert done.err.splitlines()[0] == "the splits that its names say: 2 in train, 1 in validation, 1 in test"
+    dataset = resolve(load("more").cls)
+    assert (dataset.train, dataset.validation, dataset.test) == (None, None, None)
+    table = [line.split()[:2] for line in lc("data", "more").out.splitlines()[1:]]
+    assert table == [["train", "2"], ["validation", "1"], ["test", "1"]]
+
+
+@pytest.mark.parametrize(
+    ("row", "options", "unused"),
+    [
+        ({"text": "x"}, {}, ""),
+        ({"id": "3", "content": "x"}, {"text_field": "content"}, "id"),
+        ({"messages": [{"role": "user", "content": "x"}]}, {"messages_field": "messages"}, ""),
+        ({"conversations": [], "text": "x"}, {"messages_field": "conversations"}, "text"),
+        ({"response": "x", "prompt": "y"}, {"prompt_field": "prompt", "response_field": "response"}, ""),
+        (
+            {"instruction": "x", "input": "y", "output": "z"},
+            {"prompt_field": "instruction", "response_field": "output"},
+            "input",
+        ),
+    ],
+)
+def test_the_fields_of_rows_are_recognised(
+    lc: Command, workspace: Path, write: Write, row: dict[str, Any], options: dict[str, str], unused: str
+) -> None:
+    write("rows/a.jsonl", json.dumps(row) + "\n")
+    write("rows/README.md", "#")
+    done = lc("new", "project", "more", "--texts", "rows")
+    assert done.err.splitlines()[:-1] == [
+        "1 file of rows; 5% of them are held out of train",
+        "not read: README.md",
+        *([f"fields not read: {unused}"] if unused else []),
+    ]
+    dataset = resolve(load("more").cls)
+    assert (dataset.train, dataset.validation_fraction) == (("*.jsonl",), 0.05)
+    fields = ("text_field", "messages_field", "prompt_field", "response_field")
+    assert {name: getattr(dataset, name) for name in fields} == dict.fromkeys(fields) | {"text_field": "text"} | options
+
+
+def test_rows_whose_fields_say_nothing_are_refused(lc: Command, workspace: Path, write: Write) -> None:
+    write("rows/a.jsonl", '{"x": "y", "prompt": ["z"], "response": "z"}\n')
+    done = lc("new", "project", "more", "--texts", "rows/a.jsonl")
+    assert done.code == 2
+    assert done.err.startswith("error: a.jsonl has the fields x, prompt, response: which hold a text, ")
+    write("rows/a.jsonl", "[]\n")
+    assert "a.jsonl is [], not an object" in lc("new", "project", "more", "--texts", "rows").err
 
 
 def test_a_project_from_nothing_subclasses_the_workspaces_train(lc: Command, workspace: Path) -> None:
@@ -237,8 +290,8 @@ def test_any_description_becomes_the_docstring(text: str) -> None:
         ("project tiny", "{root}/projects/tiny/default.py exists already"),
         ("config tiny/default", "{root}/projects/tiny/default.py exists already"),
         ("project a --from tinny", "no config 'tinny'; did you mean tiny?"),
-        ("project a --texts nowhere", "--texts nowhere: no such directory"),
-        ("project a --texts projects", "--texts projects: it holds no .txt file"),
+        ("project a --texts nowhere", "--texts nowhere: no such directory or file"),
+        ("project a --texts projects", "{root}/projects holds no .txt, .md, .jsonl, .csv, .parquet file"),
         ("project a --texts texts --from tiny", "--texts makes a new dataset, --from subclasses a config"),
         ("project a --copy", "--copy copies a config's source, and none is named\n\nhint: add --from CONFIG"),
         ("project a --from tiny --copy --description x", "--copy takes the source of --from as it is"),

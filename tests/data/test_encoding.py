@@ -74,7 +74,7 @@ def test_a_text_without_tokens_is_refused_by_name(
 ) -> None:
     monkeypatch.setattr(encoding.BulkEncoder, "encode", lambda self, texts: [np.array([], np.uint16) for _ in texts])
 
-    with pytest.raises(DataError, match=r"no token in texts\.jsonl:1"):
+    with pytest.raises(DataError, match=r"^/.*: the tokenizer finds no token in texts\.jsonl:1"):
         encoded(tmp_path, ["one"], tokenizer)
 
 
