@@ -222,6 +222,9 @@ class Save(Config):
     final: bool = True
     """Write one at the end."""
 
+    optimizer: Literal["newest", "all"] = "newest"
+    """Which checkpoints hold the optimizer's state, without which a run does not go on exactly."""
+
 
 class Eval(Config):
     """When to measure the loss on held-out text."""

@@ -190,7 +190,7 @@ def _save(t: Training, metrics: Metrics, save: Save) -> None:
         tokenizer=t.tokenizer.path,
         config=config_of(base_directory(t.config), resolve(t.config.model)),
     )
-    state.prune(t.run.directory, keep=save.keep, best=best_step(metrics.evaluations) if save.best else None)
+    state.prune(t.run.directory, save, best_step(metrics.evaluations))
 
 
 def _is_due(every: int | None, step: int) -> bool:

@@ -53,6 +53,9 @@ def prepare(config: TrainConfig, run: Run, built: Built, tokenizer: Tokenizer) -
     source = found.directory or base_directory(config)
     begun = None if found.directory is None else state.read_dtype(found.directory)
     device, dtype, arch, chosen = check(config, tokenizer, begun)
+    steps = total_steps(config, len(built.splits["train"]))
+    size = memory.state_bytes(resolve(config.optimizer), arch, dtype)
+    state.refuse_full_disk(run.directory, config, steps, weights=chosen.weights, optimizer=size)
     exact = found.directory is not None and state.has_optimizer(found.directory)
     model, masters = _load(config, source, arch, dtype, device, with_masters=not exact)
     parameters: dict[str, Tensor] = dict(model.named_parameters())
@@ -75,7 +78,7 @@ def prepare(config: TrainConfig, run: Run, built: Built, tokenizer: Tokenizer) -
         parameters=parameters,
         optimizer=optimizer,
         run_block=_run_block(chosen, arch),
-        steps=total_steps(config, len(blocks)),
+        steps=steps,
         progress=attrs.evolve(progress, exactness=exactness),
         notes=[*found.warnings, *_notes(config, chosen, progress, exactness, exact, held_out)],
     )

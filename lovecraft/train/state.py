@@ -3,10 +3,11 @@
     RUN/checkpoints/step-00000100/    a Hugging Face model directory: exactly what the forward pass uses
       manifest.json                   sizes and hashes of all but the optimizer's state
       trainer/state.json              where the training is
-      trainer/optimizer.safetensors   moments and float32 masters, in the newest checkpoint only,
+      trainer/optimizer.safetensors   moments and float32 masters, in the newest checkpoint only unless asked,
       trainer/manifest.json           with their own hashes
 
-There is no RNG state: data order and rounding noise are functions of seed and step.
+There is no RNG state: data order and rounding noise are functions of seed and step. Nothing here needs more memory than
+one tensor, whatever the size of model and optimizer.
 """
 
 import json
@@ -17,10 +18,13 @@ from typing import Any
 
 import attrs
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
 from torch import nn
 
-from lovecraft.checkpoint import save_model
+from lovecraft.checkpoint import save_model, write_file
+from lovecraft.config.resolve import resolve
+from lovecraft.config.schema import Save, TrainConfig
+from lovecraft.errors import RunError
 from lovecraft.files import MANIFEST, check_manifest, new_directory, remove_directory, write_manifest
 from lovecraft.models.architecture import read_config
 from lovecraft.runs import Run, checkpoints
@@ -69,8 +73,7 @@ def save(
     The config files are those of the model directory `like`, the tokenizer's those of the directory `tokenizer`; what
     stands in config.json is `config`, where it is given.
 
-    Raises OSError or SafetensorError when it cannot be written; nothing is left behind then, and no other checkpoint
-    is touched.
+    Raises OSError when it cannot be written; nothing is left behind then, and no other checkpoint is touched.
     """
     final = run / "checkpoints" / f"step-{progress.step:08d}"
     with new_directory(final) as directory:
@@ -81,20 +84,43 @@ def save(
         (trainer / PROGRESS).write_text(json.dumps(attrs.asdict(progress), indent=2) + "\n", encoding="utf-8")
         write_manifest(directory)
         flat = {f"{name}/{slot}": tensor for name, slots in optimizer.items() for slot, tensor in slots.items()}
-        save_file(flat, trainer / OPTIMIZER)
+        write_file(trainer / OPTIMIZER, flat, lambda name: flat[name].detach().cpu())
         write_manifest(trainer)
     return final
 
 
-def prune(run: Path, *, keep: int, best: int | None) -> None:
-    """Remove all but the newest `keep` checkpoints and that of step `best`, and all optimizer states but the newest."""
+def prune(run: Path, save: Save, best: int | None) -> None:
+    """Remove the checkpoints, and of others the optimizer's states, that `save` does not keep; `best` is a step."""
     found = checkpoints(run)
-    for step in list(found)[:-keep]:
-        if step != best:
+    for step in list(found)[: -save.keep]:
+        if not (save.best and step == best):
             remove_directory(found.pop(step))
-    for directory in list(found.values())[:-1]:
+    for directory in list(found.values())[:-1] if save.optimizer == "newest" else []:
         (directory / TRAINER / MANIFEST).unlink(missing_ok=True)  # first: without it the state counts as absent
         (directory / TRAINER / OPTIMIZER).unlink(missing_ok=True)
+
+
+def refuse_full_disk(run: Path, config: TrainConfig, steps: int, *, weights: int, optimizer: int) -> None:
+    """Raise RunError unless the disk holds all checkpoints that `config.save` may keep, and one more being written.
+
+    `weights` and `optimizer` are the bytes of each in one checkpoint. What the run has already counts as held.
+    """
+    if config.save is None:
+        return
+    save = resolve(config.save)
+    every = [save.every, config.eval.every if save.best and config.eval is not None else None]
+    saves = 2 + sum(steps // number for number in every if number)  # 2: the last, and one where it is stopped
+    count = min(save.keep + 1 + save.best, saves)
+    states = count if save.optimizer == "all" else 2
+    needed = count * weights + states * optimizer
+    held = sum(f.stat().st_size for one in checkpoints(run).values() for f in one.rglob("*") if f.is_file())
+    free = shutil.disk_usage(run).free
+    if needed - held > free:
+        raise RunError(
+            f"{run}: up to {count} checkpoints lie there at once and take {needed / 1e9:.1f} GB, "
+            f"but the disk has {(free + held) / 1e9:.1f} GB for them",
+            hint="free some space, lower save.keep, set save.best to false, or take an optimizer with less state",
+        )
 
 
 def checkpoint_directory(run: Run, which: str = "latest") -> Path | None:
@@ -147,7 +173,9 @@ def read_progress(directory: Path) -> Progress:
 def read_optimizer(directory: Path, device: torch.device) -> State:
     """Return a checkpoint's optimizer state on `device`."""
     state: State = {}
-    for key, tensor in load_file(directory / TRAINER / OPTIMIZER, device=str(device)).items():
-        name, slot = key.split("/")
-        state.setdefault(name, {})[slot] = tensor
+    with safe_open(directory / TRAINER / OPTIMIZER, framework="pt", device=str(device)) as file:
+        for key in file.keys():  # noqa: SIM118 - a handle is no mapping
+            name, slot = key.split("/")
+            # A copy: a mapped tensor would hold the file's place on the disk, and might lie where sums differ in a bit.
+            state.setdefault(name, {})[slot] = file.get_tensor(key).clone()
     return state

@@ -47,8 +47,8 @@ def _die_in_an_update() -> None:
 
 def _die_in_a_save() -> None:
     """Die in the save of step 4, with its weights written and its optimizer state not."""
-    save, calls = state.save_file, iter(range(1, 100))
-    state.save_file = lambda *words: save(*words) if next(calls) < 2 else _die()
+    write, calls = state.write_file, iter(range(1, 100))
+    state.write_file = lambda *words: write(*words) if next(calls) < 2 else _die()
 
 
 def _die() -> None:

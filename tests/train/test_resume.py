@@ -1,10 +1,13 @@
 """Whatever ends a training, the same command goes on as if nothing had: the same rows, the same bits."""
 
-import errno
 import os
 import pty
+import resource
+import shutil
 import signal
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,6 +16,8 @@ from torch import Tensor
 
 from lovecraft import SGD, Adafactor, device
 from lovecraft.errors import RunError
+from lovecraft.models import read_architecture
+from lovecraft.models.architecture import parameter_count
 from lovecraft.runs import Run
 from lovecraft.train import control, display, evaluate, loop, sample, state
 from tests.train import children
@@ -280,27 +285,108 @@ def test_a_damaged_newest_checkpoint_is_skipped_with_a_warning(
     assert list(state.checkpoints(run.directory)) == [4, 6]
 
 
-def test_a_full_disk_in_a_save_leaves_the_last_checkpoint_and_a_run_that_goes_on(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    changes: dict[str, object] = {"save__every": 2, "save__best": False}
-    run, config = bench.run(), bench.config(**changes)
-    save, calls = state.save_file, iter(range(1, 100))
+@pytest.fixture
+def file_limit() -> Iterator[Callable[[int], None]]:
+    """Return what limits the bytes of a file, as a disk that is full does."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
-    def full(*words: object) -> None:
-        if next(calls) == 2:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        save(*words)
+
+@pytest.mark.parametrize("part", ["model.safetensors", "trainer/optimizer.safetensors"])
+def test_a_full_disk_in_a_save_leaves_the_last_checkpoint_and_a_run_that_goes_on(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, file_limit: Callable[[int], None], part: str
+) -> None:
+    changes: dict[str, object] = {"save__every": 2, "save__best": False, "eval": None}
+    run, config = bench.run(), bench.config(**changes)
+
+    def fill() -> None:
+        file_limit((state.checkpoints(run.directory)[2] / part).stat().st_size - 1)
 
     with monkeypatch.context() as patch:
-        patch.setattr(state, "save_file", full)
-        with pytest.raises(RunError, match="No space left on device") as caught:
+        after(patch, 4, fill)
+        with pytest.raises(RunError, match="File too large") as caught:
             bench.train(config, run)
     assert "free some space" in caught.value.hint
     assert list(state.checkpoints(run.directory)) == [2]
     assert not list((run.directory / "checkpoints").glob(".*"))
+    file_limit(resource.RLIM_INFINITY)
     bench.train(config, run)
     assert_same(run, uninterrupted(bench, changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "count", "states"),
+    [
+        ({"save__every": 1}, 4, 2),
+        ({"save__every": 1, "save__best": False}, 3, 2),
+        ({"save__every": 1, "save__optimizer": "all"}, 4, 4),
+        ({"save__every": 1, "save__keep": 5}, 7, 2),
+        ({}, 2, 2),  # the last, and one where it is stopped
+        ({"eval__every": 3}, 4, 2),
+    ],
+)
+def test_a_disk_too_small_for_the_checkpoints_is_refused_at_the_start(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, changes: dict[str, object], count: int, states: int
+) -> None:
+    run, config = bench.run(), bench.config(**changes)
+    arch = read_architecture(bench.model_dir)
+    needed = parameter_count(arch) * 4 * (count + 2 * states)  # two moments
+    free = iter([needed - 1, needed])
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=next(free)))
+    with pytest.raises(RunError, match=f"up to {count} checkpoints .* but the disk has") as caught:
+        bench.train(config, run)
+    assert "save.keep" in caught.value.hint
+    assert not rows(run)
+    bench.train(config, run)
+
+
+def test_what_a_run_holds_already_counts_when_it_goes_on(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, config = bench.run(), bench.config(save__every=1)
+    with monkeypatch.context() as patch:
+        after(patch, 3, lambda: control.request(run.directory, "stop"))
+        bench.train(config, run)
+    one = parameter_count(read_architecture(bench.model_dir)) * 4
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=4 * one))  # of 8, 4 and more are there
+    assert bench.train(config, run).step == 6
+
+
+def test_all_checkpoints_keep_the_optimizer_s_state_if_asked_and_a_damaged_newest_costs_no_exactness(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    changes: dict[str, object] = {"save__every": 2, "save__best": False, "save__optimizer": "all"}
+    run, config = bench.run(), bench.config(**changes)
+    with monkeypatch.context() as patch:
+        after(patch, 4, lambda: control.request(run.directory, "stop"))
+        bench.train(config, run)
+    assert all(map(state.has_optimizer, state.checkpoints(run.directory).values()))
+    damage(run, 4, "model.safetensors")
+    bench.train(config, run)
+    assert "not bit-exact" not in capfd.readouterr().err
+    assert_same(run, uninterrupted(bench, changes))
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak can be reset on Linux only")
+def test_a_save_needs_no_more_memory_than_a_few_tensors(bench: Bench) -> None:
+    model = bench.train(bench.config(save=None, eval=None, max_steps=1), bench.run()).model
+    name, size = next(iter(dict(model.named_parameters()))), 4 << 20
+    optimizer = {name: {str(i): torch.ones(size // 4) for i in range(24)}}  # 100 MB
+
+    def resident(what: str) -> int:
+        rows = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
+        return int(rows[what].split()[0]) * 1024
+
+    Path("/proc/self/clear_refs").write_text("5")
+    before = resident("VmRSS")
+    state.save(
+        bench.run().directory,
+        model=model,
+        optimizer=optimizer,
+        progress=state.Progress(step=1),
+        like=bench.model_dir,
+        tokenizer=bench.model_dir,
+    )
+    assert resident("VmHWM") - before < 10 * size  # of 24
 
 
 def test_resuming_under_another_setting_says_that_it_is_not_exact(
@@ -311,8 +397,11 @@ def test_resuming_under_another_setting_says_that_it_is_not_exact(
         after(patch, 3, lambda: control.request(run.directory, "stop"))
         bench.train(bench.config(), run)
     capfd.readouterr()
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 96)
     bench.train(bench.config(memory__loss_chunk=0), run)
-    assert "not bit-exact from here on: memory.loss_chunk 1024 → 0" in capfd.readouterr().err
+    said = capfd.readouterr().err
+    assert "not bit-exact from here on: threads " in said
+    assert " → 96, memory.loss_chunk 1024 → 0" in said
 
 
 @pytest.mark.parametrize("begun", [torch.float32, torch.bfloat16])
