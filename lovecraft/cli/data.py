@@ -18,6 +18,7 @@ import attrs
 
 from lovecraft.cli import console, target
 from lovecraft.cli.words import within
+from lovecraft.config import record as records
 from lovecraft.config import values
 from lovecraft.config.load import Loaded
 from lovecraft.config.resolve import resolve
@@ -72,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
         return _tokens(dataset, loaded, args)
     if args.n is not None:
         return _documents(dataset, args)
-    report = _read(dataset) if path is None else attrs.asdict(target.build_blocks(dataset, loaded)[0].report)
+    report = _read(dataset) if path is None else attrs.asdict(_build(dataset, loaded, args.target)[0].report)
     if args.split:
         report["splits"] = dict([_pick(report["splits"], args.split)])
     if path is None:
@@ -194,7 +195,7 @@ def _styled(text: str, style: str) -> str:
 
 
 def _tokens(dataset: DatasetConfig, loaded: Loaded, args: argparse.Namespace) -> int:
-    built, tokenizer = target.build_blocks(dataset, loaded)
+    built, tokenizer = _build(dataset, loaded, args.target)
     if args.find is not None:
         return _find(dataset, built, tokenizer, args)
     if args.stats:
@@ -219,6 +220,18 @@ def _tokens(dataset: DatasetConfig, loaded: Loaded, args: argparse.Namespace) ->
     if not args.json and not args.step:
         console.say(f"{len(chosen):,} of {len(blocks):,} blocks of {split}; -n N prints N")
     return 0
+
+
+def _build(dataset: DatasetConfig, loaded: Loaded, name: str | None) -> "tuple[Built, Tokenizer]":
+    """Return the blocks and their tokenizer; say where a run was trained on others than are there now."""
+    from lovecraft.data.build import identity
+
+    built, tokenizer = target.build_blocks(dataset, loaded)
+    if (file := records.find_record(name)) is not None:
+        was, now = records.read(file)["inputs"], identity(dataset, tokenizer, loaded.cache)
+        if changed := [what for what, content in now.items() if was.get(what, content) != content]:
+            console.say(f"{name} was trained on another {' and another '.join(changed)} than this, which is there now")
+    return built, tokenizer
 
 
 def _rows(rows: Sequence[Mapping[str, Any]], args: argparse.Namespace) -> int:

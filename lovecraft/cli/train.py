@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     changes = diff.changed_from_defaults(diff.entries(loaded.cls, loaded.root))
     console.say(f"{loaded.name}, where it differs from the defaults:")
     console.changes(changes, sys.stderr, of_defaults=True)
-    from lovecraft.data.build import cache_key, corpus_inputs
+    from lovecraft.data.build import identity
     from lovecraft.files import content_hash
     from lovecraft.train.control import only_one
     from lovecraft.train.setup import base_directory, check
@@ -57,8 +57,7 @@ def run(args: argparse.Namespace) -> int:
     model = base_directory(config)
     made = model.is_relative_to(loaded.cache)  # then its name is of all that made it
     inputs = {
-        "corpus": cache_key(corpus_inputs(dataset, loaded.cache)),
-        "tokenizer": tokenizer.fingerprint,
+        **identity(dataset, tokenizer, loaded.cache),
         "model": model.name if made else content_hash(model, loaded.cache / "hashes.json", MODEL_FILES),
     }
     found = None if args.new else _same(args, loaded, inputs)

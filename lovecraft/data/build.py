@@ -144,6 +144,11 @@ def corpus_inputs(dataset: DatasetConfig, cache: Path) -> dict[str, str]:
     return {"source": str(source), **{f"{CORPUS}{name}": digest for name, digest in hashes.items()}}
 
 
+def identity(dataset: DatasetConfig, tokenizer: Tokenizer, cache: Path) -> dict[str, str]:
+    """Return what a run records of its data, hashes of corpus and tokenizer. Raises as `corpus_inputs`."""
+    return {"corpus": cache_key(corpus_inputs(dataset, cache)), "tokenizer": tokenizer.fingerprint}
+
+
 def cache_key(inputs: dict[str, Any]) -> str:
     """Return the name under which what is made from `inputs` is kept: of the source its content counts alone."""
     counted = {name: value for name, value in inputs.items() if name != "source"}

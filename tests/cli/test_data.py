@@ -230,6 +230,19 @@ def test_a_steps_blocks_are_those_that_training_takes(
     assert table.split("\n")[0].split() == ["pass", "number", "document", "block", "tokens"]
 
 
+def test_a_run_says_when_it_was_trained_on_another_corpus(
+    lc: Callable[..., Any], workspace: Path, write: Callable[[str, str], Path]
+) -> None:
+    tiny_model_dir(workspace / "models" / "tiny")
+    assert lc("train", "tiny", "--eval", "none", "--save", "none").code == 0
+    run = "runs/tiny/default/001"
+    assert lc("data", run, "--step", "1").err == ""
+
+    write("texts/a.txt", "Another text, which the run has never seen.")
+    expected = f"{run} was trained on another corpus than this, which is there now\n"
+    assert [lc("data", run, *view).err for view in (["--step", "1"], ["--stats"], [])] == [expected] * 3
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
