@@ -70,6 +70,8 @@ BROAD_EXCEPT = {
     "engine/engine.py:_drive": "the engine's thread: one request fails, the others go on",
     "serve/server.py:work": "the loading thread: the error is handed to whoever waits for the model",
     "data/hub.py:_load": "the datasets library raises whatever its readers do: TypeError, yaml's own errors",
+    "train/sinks.py:_try": "a sink's library raises whatever its network, disk or database does; training goes on",
+    "train/sinks.py:_open": "the same, before the first step: it is shown as an error",
     "tokenizer.py:_read_huggingface": "the tokenizers library raises a bare Exception for a bad file",
     "ranks.py:_library": "the tokenizers library raises a bare Exception for a bad regex",
     "convert/gguf_tokenizer.py:_byte_level_bpe": "the tokenizers library raises a bare Exception for bad merges",

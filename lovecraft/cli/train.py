@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 USAGE = "CONFIG|RUN [--new] [--option value …]"
 EXAMPLE = "lc train finetune_lovecraft --max-steps 10"
 KIND = "Train"
-EXIT_CODES = {"": 0, "max_minutes": 0, "SIGTERM": 143, "SIGHUP": 129}
+EXIT_CODES = {"": 0, "patience": 0, "max_minutes": 0, "SIGTERM": 143, "SIGHUP": 129}
 INTERRUPTED = 130
 MODEL_FILES = ("*.json", "*.jinja", "tokenizer.model", "*.safetensors")  # what another README does not change
 SAMPLED_TOKENS = 80
@@ -48,7 +48,9 @@ def run(args: argparse.Namespace) -> int:
     from lovecraft.files import content_hash
     from lovecraft.train.control import only_one
     from lovecraft.train.setup import base_directory, check
+    from lovecraft.train.sinks import require
 
+    require(config.log.sinks)
     for one in list_runs(loaded.root, loaded.name):
         if one.damage:
             console.say(f"skipped: {one.damage}")
@@ -60,8 +62,8 @@ def run(args: argparse.Namespace) -> int:
         **identity(dataset, tokenizer, loaded.cache),
         "model": model.name if made else content_hash(model, loaded.cache / "hashes.json", MODEL_FILES),
     }
-    found = None if args.new else _same(args, loaded, inputs)
-    if found is not None and found.status.get("status") == "finished":
+    found = None if args.new else _same(args, loaded, inputs, config)
+    if found is not None and _is_finished(found, config):
         console.say(f"{found.name} is finished; the same command with --new starts another")
         _summary(found)
         console.out(str(found.directory))
@@ -75,9 +77,21 @@ def run(args: argparse.Namespace) -> int:
         return _train(config, found, built, tokenizer)
 
 
-def _same(args: argparse.Namespace, loaded: Loaded, inputs: dict[str, str]) -> Run | None:
+def _is_finished(found: Run, config: TrainConfig) -> bool:
+    """Say whether a run took its last step, or its held-out loss has not fallen for as long as `config` waits for."""
+    from lovecraft.train import metrics
+    from lovecraft.train.control import PATIENCE
+
+    if found.status.get("reason") == PATIENCE:
+        patience = None if config.eval is None else config.eval.patience
+        measured = [row for row in metrics.read(found.directory) if "split" in row]
+        return patience is not None and metrics.fruitless(measured) >= patience
+    return found.status.get("status") == "finished"
+
+
+def _same(args: argparse.Namespace, loaded: Loaded, inputs: dict[str, str], config: TrainConfig) -> Run | None:
     """Return the run to go on with: that of the same options and inputs, if its steps were to be saved."""
-    from lovecraft.train.control import DIVERGED
+    from lovecraft.train.control import DIVERGED, SPIKED
 
     wanted = record.fingerprint(loaded.cls, loaded.root)
     named = _named(args, loaded)
@@ -95,6 +109,12 @@ def _same(args: argparse.Namespace, loaded: Loaded, inputs: dict[str, str]) -> R
         raise RunError(
             f"{found.name} stopped because its loss was not finite, and would again",
             hint="change an option, such as --optimizer.lr, or give --new",
+        )
+    ratio = found.status.get("ratio", 0.0) if found.status.get("reason") == SPIKED else 0.0
+    if config.stop_on_spike is not None and ratio > config.stop_on_spike:
+        raise RunError(
+            f"{found.name} stopped because a loss was {ratio:.2f} times its running mean, and would again",
+            hint="raise --stop-on-spike above that, change another option, such as --optimizer.lr, or give --new",
         )
     return None if _saves_nothing(found) else found
 
@@ -149,10 +169,13 @@ def _resume(found: Run, loaded: Loaded) -> None:
 
 
 def _train(config: TrainConfig, chosen: Run, built: "Built", tokenizer: "Tokenizer") -> int:
+    from lovecraft.train.control import PATIENCE
     from lovecraft.train.loop import train
 
     outcome = train(config, chosen, built, tokenizer)
-    if outcome.reason:
+    if outcome.reason == PATIENCE:
+        console.say(f"finished early, after step {outcome.step} of {outcome.steps}: the held-out loss falls no more")
+    if outcome.reason not in ("", PATIENCE):
         console.say(f"{chosen.name} stopped after step {outcome.step} of {outcome.steps} ({outcome.reason})")
         kept = "the same command goes on from its last checkpoint"
         console.say("nothing saved" if config.save is None else kept)

@@ -241,12 +241,21 @@ class Eval(Config):
     prompts: tuple[str, ...] = ()
     """Texts to continue, and print, at each evaluation."""
 
+    patience: Annotated[int, gt(0)] | None = None
+    """Evaluations in a row without a lower loss after which the run is finished; none goes on to the last step."""
+
 
 class Log(Config):
     """What to write down."""
 
     every: Annotated[int, gt(0)] = 1
     """Optimizer steps between rows of metrics.jsonl."""
+
+    sinks: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
+    """Where the rows go as well."""
+
+    profile: Annotated[int, gt(0)] | None = None
+    """Steps to profile, from the second on, into trace.json and a table; none profiles nothing."""
 
 
 class TrainConfig(Config):
@@ -293,6 +302,9 @@ class TrainConfig(Config):
 
     max_grad_norm: Annotated[float, gt(0)] | None = None
     """Norm to which the gradients are clipped; none clips nothing."""
+
+    stop_on_spike: Annotated[float | None, gt(1), quiet] = None
+    """End the run where a step's loss is more than this many times its running mean; none goes on."""
 
     seed: int = 42
     """Seed of the data order and of stochastic rounding."""

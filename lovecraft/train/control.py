@@ -24,7 +24,9 @@ LOCK = "lock"
 REQUEST = "stop"
 REQUESTS = ("stop", "save", "abort")
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-DIVERGED = "not finite"  # the reason in the status of a run that the same options would only end again
+DIVERGED = "not finite"  # the reasons in the status of a run that the same options would only end again
+SPIKED = "loss spike"
+PATIENCE = "patience"  # the reason of a run that is finished before its last step
 
 
 class Stopped(Exception):

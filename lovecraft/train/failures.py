@@ -13,13 +13,14 @@ from torch import Tensor
 from lovecraft.data.blocks import DOCUMENT, Blocks
 from lovecraft.errors import RunError, TrainingFailed
 from lovecraft.runs import Run
-from lovecraft.train.control import DIVERGED
+from lovecraft.train.control import DIVERGED, SPIKED
 
 SMALLER = (
     "lower batch_size and raise accumulation, set memory.checkpointing to block and memory.offload to block_inputs, "
     "lower memory.loss_chunk or dataset.block_size, or take Adafactor; `lc plan` counts what each takes"
 )
 GENTLER = "lower optimizer.lr, lengthen schedule.warmup, or set max_grad_norm"
+NAMED = 16  # blocks, or documents, of a step that an error names
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EFBIG)
 
 
@@ -27,11 +28,19 @@ class Diverged(TrainingFailed):
     """A loss, a gradient or a weight is not finite: going on, or starting again with the same options, is of no use."""
 
 
+class Spiked(TrainingFailed):
+    """A loss is `ratio` times the mean of those before it, more than `stop_on_spike` allows."""
+
+    def __init__(self, message: str, *, hint: str, ratio: float) -> None:
+        super().__init__(message, hint=hint)
+        self.ratio = ratio
+
+
 def refuse_nothing_to_learn(supervised: int, step: int, blocks: Blocks, numbers: Sequence[np.ndarray]) -> None:
     """Raise TrainingFailed when no token of a step is supervised: its loss would be 0 / 0."""
     if supervised == 0:
         raise TrainingFailed(
-            f"step {step} supervises no token ({_documents(blocks, numbers)})", hint="raise dataset.min_length"
+            f"step {step} supervises no token ({_batch(blocks, numbers)})", hint="raise dataset.min_length"
         )
 
 
@@ -39,9 +48,22 @@ def refuse_not_finite(loss: float, norm: float, step: int, blocks: Blocks, numbe
     """Raise Diverged when a step's loss or gradient norm is NaN or infinite."""
     if not (math.isfinite(loss) and math.isfinite(norm)):
         raise Diverged(
-            f"step {step}: the loss is {loss}, the norm of the gradients {norm} ({_documents(blocks, numbers)}); "
+            f"step {step}: the loss is {loss}, the norm of the gradients {norm} ({_batch(blocks, numbers)}); "
             "the step was not applied",
             hint=GENTLER,
+        )
+
+
+def refuse_spike(
+    loss: float, mean: float | None, most: float | None, step: int, blocks: Blocks, numbers: Sequence[np.ndarray]
+) -> None:
+    """Raise Spiked when a step's loss is more than `most` times the running mean of those before it."""
+    if mean and most is not None and loss > most * mean:
+        raise Spiked(
+            f"step {step}: the loss is {loss:.4f}, {loss / mean:.2f} times its running mean of {mean:.4f} "
+            f"({_batch(blocks, numbers)}); the step was not applied",
+            hint=f"look at these documents; {GENTLER}; or raise stop_on_spike",
+            ratio=loss / mean,
         )
 
 
@@ -63,8 +85,9 @@ def recorded(run: Run) -> Iterator[None]:
                 raise
             raise TrainingFailed("out of memory", hint=SMALLER) from error
     except TrainingFailed as error:
-        reason = DIVERGED if isinstance(error, Diverged) else error.message
-        run.say(**{**run.status, "status": "failed", "reason": reason})
+        reason = DIVERGED if isinstance(error, Diverged) else SPIKED if isinstance(error, Spiked) else error.message
+        ratio = {"ratio": error.ratio} if isinstance(error, Spiked) else {}
+        run.say(**{**run.status, "status": "failed", "reason": reason, **ratio})
         raise
     except (OSError, SafetensorError) as error:
         if isinstance(error, OSError) and error.errno not in UNWRITABLE:
@@ -75,8 +98,14 @@ def recorded(run: Run) -> Iterator[None]:
         ) from error
 
 
-def _documents(blocks: Blocks, numbers: Sequence[np.ndarray]) -> str:
-    """Name the documents that the blocks with these numbers come from."""
-    pieces = np.concatenate([blocks[int(number)].pieces for some in numbers for number in some])
+def _batch(blocks: Blocks, numbers: Sequence[np.ndarray]) -> str:
+    """Name the blocks with these numbers and the documents that they come from."""
+    chosen = sorted(int(number) for some in numbers for number in some)
+    pieces = np.concatenate([blocks[number].pieces for number in chosen])
     names = sorted({blocks.documents[document].name for document in pieces[:, DOCUMENT]})
-    return ("document " if len(names) == 1 else "documents ") + ", ".join(names)
+    return f"{_several('block', list(map(str, chosen)))} of {_several('document', names)}"
+
+
+def _several(what: str, names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return f"{what}{'s' * (len(names) > 1)} {', '.join(names[:NAMED])}{more}"

@@ -20,18 +20,20 @@ from lovecraft.models.architecture import config_of
 from lovecraft.models.llama import Llama
 from lovecraft.runs import Run
 from lovecraft.tokenizer import Tokenizer
-from lovecraft.train import failures, state
+from lovecraft.train import failures, sinks, state
 from lovecraft.train.batches import collate, step_blocks, total_steps
-from lovecraft.train.control import Control, Stopped, controlled
+from lovecraft.train.control import PATIENCE, Control, Stopped, controlled
 from lovecraft.train.display import Display
 from lovecraft.train.evaluate import evaluate
 from lovecraft.train.loss import linear_cross_entropy
 from lovecraft.train.memory import peak_memory
-from lovecraft.train.metrics import Metrics, best_step
+from lovecraft.train.metrics import Metrics, best_step, fruitless, running_mean
 from lovecraft.train.optim.step import gradient_norm, update
+from lovecraft.train.plan import ideal_seconds, measured_rate
 from lovecraft.train.sample import continuation
 from lovecraft.train.schedule import multiplier
 from lovecraft.train.setup import Training, base_directory, prepare
+from lovecraft.train.trace import traced
 
 SAMPLED_TOKENS = 80
 
@@ -56,22 +58,28 @@ def train(config: TrainConfig, run: Run, built: Built, tokenizer: Tokenizer) -> 
     with failures.recorded(run), controlled(run.directory, config.max_minutes) as control:
         run.say(status="running", reason="", steps=total_steps(config, len(built.splits["train"])), pid=os.getpid())
         t = prepare(config, run, built, tokenizer)
-        metrics = Metrics(run.directory, t.progress.metrics_bytes)
-        with contextlib.closing(metrics), Display(t.steps, t.progress.step) as display:
+        ideal = ideal_seconds(t.model.architecture, t.blocks, measured_rate(t.device, t.model.head.dtype))
+        with (
+            Display(t.steps, t.progress.step, ideal) as display,
+            sinks.opened(config, run, t.progress.step, display.say) as others,
+            contextlib.closing(Metrics(run.directory, t.progress.metrics_bytes, others)) as metrics,
+            traced(run.directory, config.log.profile, display.say) as trace,
+        ):
             for note in t.notes:
                 display.say(note)
             if _wants_measuring(t, metrics):
                 _evaluate(t, metrics, display, control)
-            reason = control.reason()
+            reason = _lost_patience(t, metrics) or control.reason()
 
             while t.progress.step < t.steps and reason in ("", "save"):
-                row = take_step(t)
+                with trace.step():
+                    row = take_step(t)
                 step, is_last = row["step"], row["step"] == t.steps
-                display.show(row)
+                display.show(row, t.progress.mean_loss or row["loss"])
                 if is_last or _is_due(config.log.every, step):
                     metrics.write(**row)
                 improved = _wants_measuring(t, metrics) and _evaluate(t, metrics, display, control)
-                reason = control.reason()
+                reason = _lost_patience(t, metrics) or control.reason()
                 if save is not None and _wants_saving(save, step, is_last, improved, reason):
                     _save(t, metrics, save)
                     if reason == "save":
@@ -80,7 +88,8 @@ def train(config: TrainConfig, run: Run, built: Built, tokenizer: Tokenizer) -> 
         if t.progress.step == t.steps and reason != "abort" and not _wants_measuring(t, metrics):
             reason = ""
         # Resumed with save = none, a run whose earlier steps were saved still lacks its last one.
-        finished = not reason and (save.final if save is not None else not state.checkpoints(run.directory))
+        whole = save.final if save is not None else not state.checkpoints(run.directory)
+        finished = whole and reason in ("", PATIENCE)
         run.say(status="finished" if finished else "stopped", reason=reason, step=t.progress.step, steps=t.steps)
         return Outcome(t.progress.step, t.steps, reason, t.model)
 
@@ -109,6 +118,7 @@ def take_step(t: Training) -> dict[str, Any]:
         loss += part.detach()
     norm = gradient_norm(t.parameters)
     failures.refuse_not_finite(float(loss), norm, step, t.blocks, numbers)
+    failures.refuse_spike(float(loss), t.progress.mean_loss, config.stop_on_spike, step, t.blocks, numbers)
 
     # The update.
     lr = config.optimizer.lr * multiplier(resolve(config.schedule), step - 1, t.steps)
@@ -119,7 +129,11 @@ def take_step(t: Training) -> dict[str, Any]:
     seconds = time.perf_counter() - begun
     tokens = sum(batch.tokens for batch in batches)
     t.progress = attrs.evolve(
-        t.progress, step=step, tokens=t.progress.tokens + tokens, seconds=t.progress.seconds + seconds
+        t.progress,
+        step=step,
+        tokens=t.progress.tokens + tokens,
+        seconds=t.progress.seconds + seconds,
+        mean_loss=running_mean(t.progress.mean_loss, float(loss), step),
     )
     return {
         "step": step,
@@ -161,20 +175,34 @@ def _evaluate(t: Training, metrics: Metrics, display: Display, control: Control)
     except ModelError as error:  # before the first step the model is to blame, after it the options
         hint = failures.GENTLER if step else error.hint
         raise failures.Diverged(f"after step {step}: {error.message}", hint=hint) from None
-    metrics.write(step=step, split=config.split, loss=found.loss, tokens=found.tokens)
-    display.say(f"step {step}: {config.split} loss {found.loss:.4f}, perplexity {found.perplexity:.2f}")
+    metrics.write(
+        step=step,
+        split=config.split,
+        loss=found.loss,
+        tokens=found.tokens,
+        perplexity=found.perplexity,
+        bits_per_byte=found.bits_per_byte,
+    )
+    per_byte = "" if found.bits_per_byte is None else f", {found.bits_per_byte:.4f} bits per byte"
+    display.say(f"step {step}: {config.split} loss {found.loss:.4f}, perplexity {found.perplexity:.2f}{per_byte}")
     with contextlib.suppress(Stopped):
         for prompt in config.prompts:
             said = continuation(t.model, t.tokenizer, prompt, SAMPLED_TOKENS, control.heed)
-            display.say(f"  {prompt}{said}")
+            display.sample(f"step {step}: a sample", prompt, said)
     return best_step(metrics.evaluations) == step
+
+
+def _lost_patience(t: Training, metrics: Metrics) -> str:
+    """Return PATIENCE if the held-out loss has not fallen for as many evaluations as the config waits for."""
+    patience = None if t.config.eval is None else t.config.eval.patience
+    return PATIENCE if patience is not None and fruitless(metrics.evaluations) >= patience else ""
 
 
 def _wants_saving(save: Save, step: int, is_last: bool, improved: bool, reason: str) -> bool:
     if reason == "abort":
         return False
-    if is_last:
-        return save.final or bool(reason)
+    if is_last or reason == PATIENCE:
+        return save.final or reason not in ("", PATIENCE)
     return bool(reason) or _is_due(save.every, step) or (save.best and improved)
 
 

@@ -2,16 +2,29 @@
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 NAME = "metrics.jsonl"
+SMOOTHING = 0.9  # of the running mean of the loss
+
+
+class Sink(Protocol):
+    """What takes rows besides the file."""
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Take a row."""
 
 
 class Metrics:
-    """The open metrics file of a run, cut to its first `keep` bytes: what lies behind came after the checkpoint."""
+    """The open metrics file of a run, cut to its first `keep` bytes: what lies behind came after the checkpoint.
 
-    def __init__(self, directory: Path, keep: int) -> None:
+    What is written goes to the `sinks`, too.
+    """
+
+    def __init__(self, directory: Path, keep: int, sinks: Sequence[Sink] = ()) -> None:
+        self._sinks = sinks
         self._file: IO[bytes] = (directory / NAME).open("ab")
         self._file.truncate(min(keep, self._file.tell()))
         self.evaluations = [row for row in read(directory) if "split" in row]
@@ -22,6 +35,8 @@ class Metrics:
         self._file.flush()
         if "split" in row:
             self.evaluations.append(row)
+        for sink in self._sinks:
+            sink.write(row)
 
     def sync(self) -> int:
         """Bring all rows to disk and return the file's length."""
@@ -42,6 +57,11 @@ def read(directory: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines[:-1]]
 
 
+def running_mean(mean: float | None, loss: float, step: int) -> float:
+    """Return the exponential mean of a step's loss and those before it, corrected for its start."""
+    return loss if mean is None else mean + (1 - SMOOTHING) / (1 - SMOOTHING**step) * (loss - mean)
+
+
 def best_step(evaluations: list[dict[str, Any]]) -> int | None:
     """Return the step with the lowest held-out loss; None without any.
 
@@ -49,6 +69,12 @@ def best_step(evaluations: list[dict[str, Any]]) -> int | None:
     """
     same = [row for row in evaluations if row["step"] and _measured(row) == _measured(evaluations[-1])]
     return min(same, key=lambda row: row["loss"])["step"] if same else None
+
+
+def fruitless(evaluations: list[dict[str, Any]]) -> int:
+    """Return how many evaluations came after the one with the lowest loss."""
+    best = best_step(evaluations)
+    return 0 if best is None else sum(row["step"] > best for row in evaluations)
 
 
 def _measured(row: dict[str, Any]) -> tuple[str, int]:

@@ -1,5 +1,6 @@
 """What a training will take, before anything is loaded: memory, steps, tokens, arithmetic, time."""
 
+import functools
 import time
 from typing import Any
 
@@ -80,9 +81,23 @@ def piece_flops(arch: Architecture, lengths: np.ndarray) -> np.ndarray:
     return 3.0 * (2 * matrices * lengths + attention)
 
 
+def ideal_seconds(arch: Architecture, blocks: Blocks, rate: float) -> float:
+    """Return the seconds that a token takes, on average over `blocks`, if all its model FLOPs run at `rate`.
+
+    Times the tokens a second it is the model-FLOPs utilisation: attention is causal, and what backward computes again
+    does not count.
+    """
+    return float(piece_flops(arch, blocks.table[:, LENGTH]).sum() / blocks.lengths.sum() / rate)
+
+
+@functools.cache
 def measured_rate(device: torch.device, dtype: torch.dtype, seconds: float = 0.1) -> float:
-    """Return the FLOP/s of a matrix product of 1024 x 1024 x 1024 on `device`, measured for about `seconds`."""
-    matrix = torch.ones(1024, 1024, dtype=dtype, device=device)
+    """Return the FLOP/s of a square matrix product on `device`, measured once, for about `seconds`.
+
+    It has 1024 rows, on a GPU 4096: a smaller one would measure how fast it can be told what to do.
+    """
+    size = 4096 if device.type == "cuda" else 1024
+    matrix = torch.ones(size, size, dtype=dtype, device=device)
     wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     matrix @ matrix
     wait()
@@ -91,4 +106,4 @@ def measured_rate(device: torch.device, dtype: torch.dtype, seconds: float = 0.1
         matrix @ matrix
         wait()
         count += 1
-    return count * 2 * 1024**3 / spent
+    return count * 2 * size**3 / spent

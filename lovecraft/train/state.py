@@ -46,6 +46,9 @@ class Progress:
     metrics_bytes: int = 0
     """Length of metrics.jsonl, to which a resumed training cuts it."""
 
+    mean_loss: float | None = None
+    """The running mean of the steps' losses."""
+
     exactness: Mapping[str, str] = attrs.field(factory=dict)
     """What the bits depend on besides the record: torch, threads, device, memory options."""
 

@@ -236,7 +236,7 @@ def test_options_with_effect_on_the_result_count(tiny: Any, workspace: Path, lou
 
 
 KINDS = {"Train": TrainConfig, "Dataset": DatasetConfig, "Model": ModelConfig, "Serve": ServeConfig}
-QUIET = ("save", "eval", "log", "memory", "device", "max_minutes")
+QUIET = ("save", "eval", "log", "memory", "device", "max_minutes", "stop_on_spike")
 COMPLETE = {
     "Train": {"dataset.source": Path("/w/texts"), "model.path": Path("/w/model")},
     "Dataset": {"source": Path("/w/texts")},

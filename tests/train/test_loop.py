@@ -74,7 +74,7 @@ def test_rows_have_the_documented_shape(bench: Bench) -> None:
     run = bench.run()
     bench.train(bench.config(eval__every=3), run)
     training = ["step", "loss", "lr", "grad_norm", "tokens", "tokens_per_second", "memory", "seconds"]
-    evaluation = ["step", "split", "loss", "tokens"]
+    evaluation = ["step", "split", "loss", "tokens", "perplexity", "bits_per_byte"]
     found = [(row["step"], list(row)) for row in read(run.directory)]
     expected = [(0, evaluation), *((s, training) for s in (1, 2, 3)), (3, evaluation)]
     assert found == [*expected, *((s, training) for s in (4, 5, 6)), (6, evaluation)]
@@ -149,7 +149,7 @@ def test_nan_stops_before_the_update_and_names_step_and_documents(
 ) -> None:
     run = bench.run()
     poison(monkeypatch, step=3)
-    with pytest.raises(TrainingFailed, match=r"step 3: .* nan .*\((document )?(documents )?[ab]\.txt") as caught:
+    with pytest.raises(TrainingFailed, match=r"step 3: .* nan .*\(blocks? \d+.* of documents? [ab]\.txt") as caught:
         bench.train(bench.config(save__every=2), run)
     assert caught.value.exit_code == 3
     assert "the step was not applied" in caught.value.message
@@ -368,3 +368,48 @@ def test_a_scaling_is_trained_with_saved_and_resumed(bench: Bench, kind: type[Ro
     ids = torch.arange(100)[None]
     with torch.no_grad():
         assert (ours(ids) - theirs(ids).logits).abs().max() < 5e-5
+
+
+# --- what ends a run early ------------------------------------------------------------------------------
+
+
+def test_without_a_lower_loss_for_long_enough_the_run_is_finished(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = bench.run()
+    monkeypatch.setattr(loop, "evaluate", losses([1.0, 5.0, 4.0, 4.5, 4.0, 1.0]))  # step 0 does not count
+    outcome = bench.train(bench.config(eval__every=1, eval__patience=2), run)
+    assert (outcome.step, outcome.reason) == (4, "patience")
+    assert (run.status["status"], run.status["reason"]) == ("finished", "patience")
+    assert list(state.checkpoints(run.directory))[-1] == 4
+
+
+def test_a_lower_loss_begins_the_waiting_anew(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = bench.run()
+    monkeypatch.setattr(loop, "evaluate", losses([1.0, 5.0, 6.0, 4.0, 5.0, 3.0, 4.0]))
+    assert bench.train(bench.config(eval__every=1, eval__patience=2), run).reason == ""
+    assert run.status["status"] == "finished"
+
+
+def test_a_spike_ends_the_run_before_the_update(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, calls = bench.run(), iter(range(1, 100))
+    cross_entropy = loop.linear_cross_entropy
+    monkeypatch.setattr(loop, "linear_cross_entropy", lambda *w: cross_entropy(*w) * (3 if next(calls) == 4 else 1))
+    with pytest.raises(TrainingFailed, match=r"step 4: .* times its running mean .*the step was not applied"):
+        bench.train(bench.config(save__every=2, stop_on_spike=2.0, eval=None), run)
+    assert (run.status["status"], run.status["reason"]) == ("failed", "loss spike")
+    assert 2 < run.status["ratio"] < 4
+    assert list(state.checkpoints(run.directory)) == [2]
+
+
+def test_the_running_mean_goes_on_where_a_run_does(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lovecraft.train.metrics import read
+    from lovecraft.train.state import read_progress
+
+    run = bench.run()
+    bench.train(bench.config(save__every=3, save__keep=9), run)
+    steps = [row["loss"] for row in read(run.directory) if "lr" in row]
+    for step, directory in state.checkpoints(run.directory).items():
+        shares = [0.9 ** (step - i) for i in range(1, step + 1)]
+        mean = sum(w * x for w, x in zip(shares, steps, strict=False)) / sum(shares)
+        assert read_progress(directory).mean_loss == pytest.approx(mean)
