@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, TextIO
@@ -21,6 +21,8 @@ STYLES = {
     "bold": "1",
     "green": "32",
     "cyan": "36",
+    "red": "31",
+    "yellow": "33",
     "value": "1;36",
     "reason": "3;32",
 }  # the codes of a terminal
@@ -75,13 +77,13 @@ def table(
     rows: Sequence[Sequence[str]],
     heads: Sequence[str],
     *,
-    styles: Sequence[str] = (),
+    styles: Sequence[str | Mapping[str, str]] = (),
     right: Sequence[str] = (),
     stream: TextIO | None = None,
 ) -> None:
     """Print rows of text to `stream`, or stdout, under a heading line: styled at a terminal.
 
-    `styles` are those of the columns; `right` names the columns of numbers, which stand flush right.
+    `styles` are those of the columns, or of the texts in them; `right` names the columns that stand flush right.
     """
     stream = stream or sys.stdout
     if not fancy(stream):
@@ -92,7 +94,8 @@ def table(
     for i, row in enumerate((heads, *rows)):
         texts = [text.rjust(widths[n]) if heads[n] in right else text for n, text in enumerate(row)]
         looks = (*styles, *[""] * (len(heads) - len(styles))) if i else ["dim"] * len(heads)
-        lines.append(list(zip(texts, looks, strict=True)))
+        cells = zip(texts, looks, strict=True)
+        lines.append([(text, look if isinstance(look, str) else look.get(text, "")) for text, look in cells])
     flow(lines, stream, heads.index("origin") if "origin" in heads else 0)
 
 

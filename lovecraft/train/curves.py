@@ -1,88 +1,151 @@
-"""The loss curves of a run, as an SVG and as lines of text. Imports no torch.
+"""The curves of one run or several, as numbers and ticks, and as lines of text; `drawing` makes an SVG of them.
 
-Training losses are the thin line, their exponential mean the thick one, held-out losses the dots.
+Imports no torch.
 """
 
-import html
 import math
 from collections.abc import Sequence
 from typing import Any
 
+import attrs
+import numpy as np
+
+from lovecraft.train.metrics import running_mean
+
 Points = list[tuple[float, float]]
-SMOOTHING = 0.9
-LEFT, RIGHT, TOP, BOTTOM = 70, 860, 50, 410
+Rows = Sequence[dict[str, Any]]
+Runs = Sequence[tuple[str, Rows]]  # the name and the rows of metrics.jsonl of each
+OTHERS = (("lr", "learning rate"), ("grad_norm", "gradient norm"), ("tokens_per_second", "tokens a second"))
+BLOCKS = "▁▂▃▄▅▆▇█"
+DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))  # bits of a braille cell, by row and column
+BRAILLE = 0x2800
+LABEL = 7  # columns for the numbers of the upright axis
+LETTERS = "abcdefgh"  # of the runs in one drawing
 
 
-def training_losses(rows: Sequence[dict[str, Any]]) -> Points:
-    """Return (step, loss) of the training rows of metrics.jsonl."""
-    return [(row["step"], row["loss"]) for row in rows if "lr" in row]
+@attrs.frozen
+class Curve:
+    """What is drawn of one run."""
+
+    name: str
+    raw: Points
+    mean: Points
+    held_out: Points
+
+    @property
+    def legend(self) -> str:
+        """The newest losses."""
+        held_out = f", held out {self.held_out[-1][1]:.4f}" if self.held_out else ""
+        return (f"training {self.mean[-1][1]:.4f}" if self.mean else "no step yet") + held_out
 
 
-def held_out_losses(rows: Sequence[dict[str, Any]]) -> Points:
-    """Return (step, loss) of the evaluation rows."""
-    return [(row["step"], row["loss"]) for row in rows if "split" in row]
+def curve(name: str, rows: Rows) -> Curve:
+    """Return the curves of a run. Held-out losses are those of the split that was measured last."""
+    raw, mean, means = series(rows, "loss"), None, []
+    for step, loss in raw:
+        mean = running_mean(mean, loss, len(means) + 1)
+        means.append((step, mean))
+    measured = [row for row in rows if "split" in row]
+    held_out = [(row["step"], row["loss"]) for row in measured if row["split"] == measured[-1]["split"]]
+    return Curve(name, raw, means, held_out)
 
 
-def smoothed(points: Points) -> Points:
-    """Return the exponential mean, corrected for its start."""
-    mean, found = 0.0, []
-    for i, (step, loss) in enumerate(points, 1):
-        mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
-        found.append((step, mean / (1 - SMOOTHING**i)))
-    return found
+def series(rows: Rows, name: str) -> Points:
+    """Return (step, number) of the training rows."""
+    return [(row["step"], row[name]) for row in rows if "split" not in row and name in row]
 
 
-def svg(rows: Sequence[dict[str, Any]], title: str) -> str:
-    """Draw both curves as an SVG of 900 by 460 that any browser opens; pointing at a dot shows its loss."""
-    train, held_out = training_losses(rows), held_out_losses(rows)
-    xs, ys = zip(*train, *held_out, strict=True)
-    low, high = math.floor(min(ys) * 10) / 10, math.ceil(max(ys) * 10) / 10
-    high = max(high, low + 0.1)
-
-    def place(point: tuple[float, float]) -> str:
-        x = LEFT + (RIGHT - LEFT) * point[0] / max(xs)
-        return f"{x:.1f},{BOTTOM - (BOTTOM - TOP) * (point[1] - low) / (high - low):.1f}"
-
-    def line(points: Points, style: str) -> str:
-        return f'<polyline points="{" ".join(map(place, points))}" fill="none" {style}/>'
-
-    ticks = [low + (high - low) * i / 4 for i in range(5)]
-    marks = [f'<text x="{LEFT - 8}" y="{place((0, t)).split(",")[1]}" text-anchor="end">{t:.2f}</text>' for t in ticks]
-    dots = [
-        '<circle cx="{}" cy="{}" r="4" fill="#e4572e"><title>'.format(*place(p).split(","))
-        + f"step {p[0]}: {p[1]:.4f}</title></circle>"
-        for p in held_out
-    ]
-    return "\n".join(
-        [
-            '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 900 460" font-family="sans-serif" font-size="13">',
-            '<rect width="900" height="460" fill="white"/>',
-            f'<text x="{LEFT}" y="28" font-size="16">{html.escape(title)}</text>',
-            line(train, 'stroke="#b8c4e0"'),
-            line(smoothed(train), 'stroke="#4269d0" stroke-width="2"'),
-            line(held_out, 'stroke="#e4572e" stroke-dasharray="4 3"'),
-            *dots,
-            *marks,
-            f'<path d="M{LEFT} {TOP}V{BOTTOM}H{RIGHT}" fill="none" stroke="black"/>',
-            f'<text x="{RIGHT}" y="{BOTTOM + 20}" text-anchor="end">step {max(xs):,}</text>',
-            f'<text x="{RIGHT}" y="28" text-anchor="end" fill="#4269d0">training</text>',
-            f'<text x="{RIGHT}" y="46" text-anchor="end" fill="#e4572e">held out</text>',
-            "</svg>\n",
-        ]
-    )
+def loss_range(curves: Sequence[Curve]) -> tuple[float, float]:
+    """Return what all lines lie between; of the raw losses the outermost hundredths do not count."""
+    firm = [loss for one in curves for _, loss in (*one.mean, *one.held_out)]
+    noisy = [loss for one in curves for _, loss in one.raw]
+    inner = np.quantile(noisy, (0.01, 0.99)).tolist() if noisy else []
+    return min(firm + inner), max(firm + inner)
 
 
-def text(rows: Sequence[dict[str, Any]], width: int = 72, height: int = 12) -> str:
-    """Draw the smoothed training loss with `*` and held-out losses with `o` in a box of characters."""
-    train, held_out = smoothed(training_losses(rows)), held_out_losses(rows)
-    xs, ys = zip(*train, *held_out, strict=True)
-    low, high = min(ys), max(max(ys), min(ys) + 1e-6)
+def ticks(low: float, high: float, most: int) -> list[float]:
+    """Return up to `most` + 2 round numbers, the first not above `low`, the last not below `high`."""
+    if high - low < 1e-9 * max(abs(low), abs(high)) or high == low:
+        low, high = low - (abs(low) / 10 or 1.0), high + (abs(high) / 10 or 1.0)
+    rough = (high - low) / most
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(n * power for n in (1, 2, 5, 10) if n * power >= rough * (1 - 1e-9))
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [float(f"{i * step:.9g}") for i in range(first, last + 1)]
+
+
+def number(value: float) -> str:
+    """Write a tick: 20k, 1.5, 2e-5."""
+    if abs(value) >= 1000:
+        return f"{value / 1e6:g}M" if abs(value) >= 1e6 else f"{value / 1e3:g}k"
+    return f"{value:g}".replace("e-0", "e-")
+
+
+def text(runs: Runs, width: int = 72, height: int = 14) -> str:
+    """Draw the smoothed training losses in a box of characters.
+
+    One run is a fine line, its held-out losses are `o`, and each other number is a line of bars; of several runs each
+    has a letter of its own.
+    """
+    curves = [curve(name, rows) for name, rows in runs]
+    last = max(step for one in curves for step, _ in (*one.mean, *one.held_out)) or 1
+    marks = ticks(*loss_range(curves), 4)
+    low, high = marks[0], marks[-1]
     grid = [[" "] * width for _ in range(height)]
-    for points, sign in ((train, "*"), (held_out, "o")):
-        for step, loss in points:
-            row = round((high - loss) / (high - low) * (height - 1))
-            grid[row][round(step / max(xs) * (width - 1))] = sign
-    labels = [f"{high:.3f}", *[""] * (height - 2), f"{low:.3f}"]
-    lines = [f"{label:>7} │{''.join(cells)}".rstrip() for label, cells in zip(labels, grid, strict=True)]
-    axis = f"{'':>7} └{'─' * width}\n{'':>9}0{f'step {max(xs):,}':>{width - 1}}"
-    return "\n".join(lines) + f"\n{axis}\n{'':>9}* training, smoothed   o held out"
+    if len(curves) == 1:
+        _fine_line(grid, curves[0].mean, last, low, high)
+        for step, loss in curves[0].held_out:
+            grid[round((high - loss) / (high - low) * (height - 1))][round(step / last * (width - 1))] = "o"
+    else:
+        for i, one in enumerate(curves):
+            _letters(grid, one.mean, last, low, high, LETTERS[i])
+    labels = {round((high - mark) / (high - low) * (height - 1)): number(mark) for mark in marks}
+    sides = [f"{labels.get(i, ''):>{LABEL}} {'┤' if i in labels else '│'}" for i in range(height)]
+    lines = [(side + "".join(row)).rstrip() for side, row in zip(sides, grid, strict=True)]
+    lines += [f"{'':>{LABEL}} └{'─' * width}", f"{'':>{LABEL}}  0{f'step {last:,.0f}':>{width - 1}}"]
+    if len(curves) == 1:
+        lines += [f"{'':>{LABEL}}  loss: {curves[0].legend} (o)", *_bars(runs[0][1], last, width)]
+    else:
+        lines += [f"{LETTERS[i]:>{LABEL}}  {one.name}: {one.legend}" for i, one in enumerate(curves)]
+    return "\n".join(lines)
+
+
+def _at(points: Points, last: float, columns: int) -> list[float]:
+    """Return the height of a line at each of `columns` columns from 0 to `last`, NaN where it does not reach."""
+    if not points:
+        return [math.nan] * columns
+    steps, heights = zip(*points, strict=True)
+    return np.interp(np.linspace(0, last, columns), steps, heights, left=np.nan, right=np.nan).tolist()
+
+
+def _fine_line(grid: list[list[str]], points: Points, last: float, low: float, high: float) -> None:
+    """Draw a line in dots, two columns and four rows a character."""
+    rows = 4 * len(grid)
+    before = None
+    for x, loss in enumerate(_at(points, last, 2 * len(grid[0]))):
+        y = None if math.isnan(loss) else round((high - loss) / (high - low) * (rows - 1))
+        if y is not None:
+            start = y if before is None else before + (before < y) - (before > y)
+            for dot in range(min(start, y), max(start, y) + 1):
+                cell = grid[dot // 4][x // 2]
+                bits = ord(cell) if cell != " " else BRAILLE
+                grid[dot // 4][x // 2] = chr(bits | DOTS[dot % 4][x % 2])
+        before = y
+
+
+def _letters(grid: list[list[str]], points: Points, last: float, low: float, high: float, letter: str) -> None:
+    for x, y in enumerate(_at(points, last, len(grid[0]))):
+        if not math.isnan(y):
+            grid[round((high - y) / (high - low) * (len(grid) - 1))][x] = letter
+
+
+def _bars(rows: Rows, last: float, width: int) -> list[str]:
+    """Draw each other number of a run as a line of bars from zero, between its name and its largest value."""
+    lines = []
+    for name, title in OTHERS:
+        points = series(rows, name)
+        if points and (most := max(value for _, value in points)) > 0:
+            heights = _at(points, last, max(10, width - 26))
+            bars = "".join(" " if math.isnan(y) else BLOCKS[min(7, int(8 * y / most))] for y in heights)
+            lines.append(f"{title:>{LABEL + 9}}  {bars} {number(float(f'{most:.3g}'))}")
+    return lines

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -55,6 +56,16 @@ def read(directory: Path) -> list[dict[str, Any]]:
     except FileNotFoundError:
         return []
     return [json.loads(line) for line in lines[:-1]]
+
+
+def newest(directory: Path, steps: int) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
+    """Return a run's last `steps` training rows, newest first, and its last evaluation, parsing nothing else."""
+    try:
+        lines = (directory / NAME).read_text(encoding="utf-8").split("\n")[-2::-1]
+    except FileNotFoundError:
+        return [], None
+    training = [json.loads(line) for line in islice((line for line in lines if '"split"' not in line), steps)]
+    return training, next((json.loads(line) for line in lines if '"split"' in line), None)
 
 
 def running_mean(mean: float | None, loss: float, step: int) -> float:

@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ def test_runs_are_listed_in_the_documented_shape(lc: Lc, workspace: Path) -> Non
     lc("train", "tiny")
     [row] = json.loads(lc("runs", "--json").out)
     names = "run config path status reason checkpoints step steps loss started seconds bytes"
+    names += " tokens_per_second seconds_left"
     assert list(row) == names.split()
     assert (row["path"], row["reason"]) == (str(workspace / "runs" / "tiny" / "default" / "001"), "")
     assert (row["run"], row["config"], row["status"]) == ("tiny/default/001", "tiny/default", "finished")
@@ -98,7 +100,7 @@ def test_a_config_without_runs_is_no_mistake(lc: Lc, word: str) -> None:
 
 def test_a_plot_fits_the_terminal(lc: Lc, monkeypatch: pytest.MonkeyPatch) -> None:
     lc("train", "tiny")
-    for columns, width in ((60, 59), (80, 79), (200, 81)):
+    for columns, width in ((60, 59), (80, 79), (200, 109)):
         monkeypatch.setenv("COLUMNS", str(columns))
         assert max(map(len, lc("runs", "tiny", "--plot").out.splitlines())) == width
 
@@ -126,3 +128,60 @@ def test_it_needs_no_torch(lc: Lc, workspace: Path) -> None:
     code = "import sys; from lovecraft.cli import main; main(['runs']); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=workspace, check=True)
     assert done.stdout.splitlines()[-1] == "False"
+
+
+def test_several_runs_are_drawn_in_one_picture(lc: Lc, workspace: Path) -> None:
+    lc("train", "tiny")
+    lc("train", "tiny", "--seed", "7")
+    done = lc("runs", "tiny", "--plot")
+    assert [line.split()[:2] for line in done.out.splitlines()[-2:]] == [
+        ["a", "tiny/default/001:"],
+        ["b", "tiny/default/002:"],
+    ]
+    file = workspace / "curves.svg"
+    assert lc("runs", "tiny", "--plot", str(file)).out == f"{file}\n"
+    assert "tiny/default/002" in file.read_text()
+    assert "tiny/default/002" not in lc("runs", "tiny/default/001", "--plot").out
+
+
+def test_a_running_one_says_how_fast_it_is_and_what_is_left(lc: Lc, workspace: Path) -> None:
+    lc("train", "tiny")
+    run = Run(workspace / "runs" / "tiny" / "default" / "001")
+    steps = [{"step": s, "loss": 2.0, "lr": 1.0, "tokens_per_second": 512.0, "seconds": 3.0 * s} for s in (1, 2, 3)]
+    (run.directory / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in steps))
+    run.say(status="running", steps=103, pid=1)
+    with only_one(run.directory):
+        [row] = json.loads(lc("runs", "--json").out)
+        head, line = lc("runs").out.splitlines()
+    assert (row["tokens_per_second"], row["seconds_left"]) == (512.0, 300.0)
+    assert head.split()[4:6] == ["tok/s", "left"]
+    assert "512    5 min 00 s" in line
+    assert json.loads(lc("runs", "--json").out)[0]["seconds_left"] is None, "it is not running any more"
+
+
+@pytest.mark.parametrize(("columns", "last"), [(200, "size"), (80, "time"), (60, "loss")])
+def test_a_narrow_terminal_shows_fewer_columns_and_each_run_on_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: int, last: str
+) -> None:
+    from rich.text import Text
+
+    from lovecraft.cli import runs
+
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    cells = ("finetune_lovecraft/default/00", "100/12000", "2.1234", "", "", "11-25 06:00", "12 min 05 s", "269.0 MB")
+    names = ("run", "step", "loss", "tok/s", "left", "started", "time", "size")
+    rows = [
+        {"run": f"{cells[0]}{i}", "status": status, **dict(zip(names[1:], cells[1:], strict=True))}
+        for i, status in enumerate(("finished", "failed"))
+    ]
+    runs._table(rows)
+    shown = capsys.readouterr().out
+    lines = Text.from_ansi(shown).plain.splitlines()
+    assert len(lines) == 3
+    assert lines[0].split()[-1] == last
+    assert max(map(len, lines)) <= columns
+    assert "\x1b[32mfinished" in shown
+    assert "\x1b[31mfailed" in shown

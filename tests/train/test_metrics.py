@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from lovecraft.train.metrics import NAME, Metrics, read
+from lovecraft.train.metrics import NAME, Metrics, newest, read
 
 
 def test_rows_behind_the_checkpoint_are_cut_off(tmp_path: Path) -> None:
@@ -28,3 +28,17 @@ def test_a_row_that_is_being_written_is_left_out(tmp_path: Path) -> None:
 
 def test_a_run_without_rows_has_none(tmp_path: Path) -> None:
     assert read(tmp_path) == []
+
+
+def test_the_newest_rows_are_found_without_reading_all(tmp_path: Path) -> None:
+    metrics = Metrics(tmp_path, keep=0)
+    metrics.write(step=0, split="validation", loss=3.0, tokens=1)
+    for step in range(1, 6):
+        metrics.write(step=step, loss=float(step))
+    metrics.close()
+    (tmp_path / NAME).write_text("damaged\n" + (tmp_path / NAME).read_text() + '{"st')
+    training, measured = newest(tmp_path, 2)
+    assert [row["step"] for row in training] == [5, 4]
+    assert measured is not None
+    assert measured["loss"] == 3.0
+    assert newest(tmp_path / "none", 2) == ([], None)
