@@ -177,8 +177,9 @@ def _train(config: TrainConfig, chosen: Run, built: "Built", tokenizer: "Tokeniz
         console.say(f"finished early, after step {outcome.step} of {outcome.steps}: the held-out loss falls no more")
     if outcome.reason not in ("", PATIENCE):
         console.say(f"{chosen.name} stopped after step {outcome.step} of {outcome.steps} ({outcome.reason})")
-        kept = "the same command goes on from its last checkpoint"
-        console.say("nothing saved" if config.save is None else kept)
+        kept = max(checkpoints(chosen.directory), default=0)
+        going_on = f"the same command goes on from step {kept}" if kept else "the same command begins again"
+        console.say("nothing saved" if config.save is None else going_on)
     else:
         _sample(config, outcome, built, tokenizer)
         _summary(chosen)

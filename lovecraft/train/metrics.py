@@ -1,5 +1,6 @@
 """metrics.jsonl: one row for each logged step and each evaluation, appended as it happens."""
 
+import contextlib
 import json
 import os
 from collections.abc import Sequence
@@ -50,12 +51,11 @@ class Metrics:
 
 
 def read(directory: Path) -> list[dict[str, Any]]:
-    """Return all rows of a run so far; a last one that is still being written is left out."""
-    try:
-        lines = (directory / NAME).read_text(encoding="utf-8").split("\n")
-    except FileNotFoundError:
-        return []
-    return [json.loads(line) for line in lines[:-1]]
+    """Return all rows of a run so far, up to one that is still being written or that a power failure cut short."""
+    rows = []
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        rows.extend(json.loads(line) for line in (directory / NAME).read_text(encoding="utf-8").split("\n")[:-1])
+    return rows
 
 
 def newest(directory: Path, steps: int) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:

@@ -122,11 +122,22 @@ def test_an_interrupted_run_is_resumed_by_the_same_command(
         after(patch, 2, lambda: signal.raise_signal(signal.SIGTERM))
         stopped = lc("train", "tiny")
     assert stopped.code == 143
-    assert "stopped after step 2 of 4 (SIGTERM)" in stopped.err
+    assert "stopped after step 2 of 4 (SIGTERM)\nthe same command goes on from step 2" in stopped.err
     done = lc("train", "tiny")
     assert done.code == 0
     assert "resuming tiny/default/001 at step 2 of 4" in done.err
     assert [row["step"] for row in read(run_of(workspace).directory)] == [0, 1, 2, 3, 4, 4]
+
+
+def test_a_run_aborted_before_its_first_checkpoint_begins_again(
+    lc: Lc, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        after(patch, 2, lambda: control.request(run_of(workspace).directory, "abort"))
+        aborted = lc("train", "tiny")
+    assert aborted.code == 130
+    assert "stopped after step 2 of 4 (abort)\nthe same command begins again" in aborted.err
+    assert "resuming tiny/default/001 at step 0 of 4 (steps up to 2 were not saved)" in lc("train", "tiny").err
 
 
 def test_a_run_is_resumed_by_its_name_and_by_its_record(

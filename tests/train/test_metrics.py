@@ -26,6 +26,11 @@ def test_a_row_that_is_being_written_is_left_out(tmp_path: Path) -> None:
     assert read(tmp_path) == [{"step": 1}]
 
 
+def test_rows_behind_one_that_a_power_failure_cut_short_are_left_out(tmp_path: Path) -> None:
+    (tmp_path / NAME).write_text('{"step": 1}\n{"step": 2}\n{"st\0\0\0\0\n{"step": 4}\n')
+    assert read(tmp_path) == [{"step": 1}, {"step": 2}]
+
+
 def test_a_run_without_rows_has_none(tmp_path: Path) -> None:
     assert read(tmp_path) == []
 
