@@ -54,7 +54,7 @@ def load(
     try:
         kind = resolve_dtype(dtype, where)
         network = for_inference(load_model(path, dtype=kind, device=where, architecture=architecture))
-        cache = KVCache(architecture, 1, max_context or own, kind, where)
+        cache = KVCache(architecture, 1, max_context or own, kind, where, network.windows())
     except torch.OutOfMemoryError as error:
         raise ModelError(f"{path} does not fit in memory: {error}", hint="give a smaller --max-context") from None
     return network, Slot(cache)
@@ -102,6 +102,8 @@ def _read(model: Llama, slot: Slot, ids: Sequence[int]) -> Generator[Read | None
     if model.rope.follows_length:
         shared, slot.cache.reach = 0, len(ids)
     slot.whole = cached = min(shared, slot.whole) // PREFILL_CHUNK * PREFILL_CHUNK
+    if not slot.cache.holds(cached):
+        slot.whole = cached = 0
     slot.cache.truncate(cached)
     del slot.ids[cached:]
     while True:
@@ -117,7 +119,7 @@ def _read(model: Llama, slot: Slot, ids: Sequence[int]) -> Generator[Read | None
 @torch.inference_mode()
 def _forward(model: Llama, slot: Slot, ids: Sequence[int]) -> Tensor:
     """Append `ids` to the slot; return the hidden state of the last one (1, D)."""
-    rows = torch.tensor([ids], device=slot.cache.store.device)  # (1, T)
+    rows = torch.tensor([ids], device=model.head.device)  # (1, T)
     hidden = model.hidden(rows, cache=slot.cache)  # (1, T, D)
     slot.ids += ids  # only now: after an error the cache is cut back to what `ids` says
     return hidden[:, -1]

@@ -79,12 +79,17 @@ def _join(parts: list[Tensor]) -> Tensor:
 
 
 def _attend_span(q: Tensor, k: Tensor, v: Tensor, span: Span) -> Tensor:
+    return attend_whole(q, k, v, span.mask, span.causal)
+
+
+def attend_whole(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
+    """Attend from all of q to all of k and v, or as the mask says."""
     grouped = q.shape[1] != k.shape[1]
-    if grouped and q.is_cuda and (span.mask is not None or q.dtype == torch.float32):
+    if grouped and q.is_cuda and (mask is not None or q.dtype == torch.float32):
         # CUDA's only fused kernel for these cases wants as many key heads as query heads.
         k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
         grouped = False
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=span.mask, is_causal=span.causal, enable_gqa=grouped)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=grouped)
 
 
 def _mask(shape: tuple[int, int], window: int, like: Tensor) -> Tensor:

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lovecraft.models.architecture import Architecture
-from lovecraft.models.attention import Span, attend, document_spans
-from lovecraft.models.kv_cache import KVCache
+from lovecraft.models.attention import attend, document_spans
+from lovecraft.models.kv_cache import Attend, KVCache, Rows
 from lovecraft.models.norm import RMSNorm
 from lovecraft.models.rope import Rope, RopeTables, rotate
 
@@ -54,35 +54,38 @@ class Llama(nn.Module):
         self,
         input_ids: Tensor,
         *,
-        cache: KVCache | None = None,
+        cache: KVCache | Rows | None = None,
         run_block: RunBlock = call,
         lengths: Sequence[int] | None = None,
     ) -> Tensor:
         """Return the hidden states (B, T, D) of input_ids (B, T) after the final norm.
 
-        With a cache the tokens follow those in it and are added to it. `run_block(index, block, h)` runs each block;
-        the hidden state is the only tensor that a block takes as an argument. With `lengths`, input_ids is one row of
-        documents of that many tokens, one behind the other: positions restart at each, attention stays inside each.
+        With a cache the tokens follow those in it and are added to it; with rows of caches, input_ids (1, B) holds one
+        token for each. `run_block(index, block, h)` runs each block; the hidden state is the only tensor that a block
+        takes as an argument. With `lengths`, input_ids is one row of documents of that many tokens, one behind the
+        other: positions restart at each, attention stays inside each.
         """
         assert lengths is None or (cache is None and input_ids.shape == (1, sum(lengths))), (input_ids.shape, lengths)
-        tokens, past = input_ids.shape[1], 0 if cache is None else cache.length
+        tokens = input_ids.shape[1]
         h = self.model.embed_tokens(input_ids)
-        reach = past + tokens if cache is None else max(cache.reach, past + tokens)
-        rope = self.rope.at(past, past + tokens, h, reach) if lengths is None else self.rope.restarting(lengths, h)
-        windows = self.windows()
-        spans = {window: document_spans(lengths or [tokens], past, window, h) for window in set(windows)}
+        if cache is None:
+            rope = self.rope.at(0, tokens, h) if lengths is None else self.rope.restarting(lengths, h)
+            windows = self.windows()
+            spans = {window: document_spans(lengths or [tokens], 0, window, h) for window in set(windows)}
+            attends: list[Attend] = [partial(attend, documents=spans[window]) for window in windows]
+        else:
+            rope, attends = cache.begin(tokens, self.rope, h)
         for index, layer in enumerate(self.model.layers):
-            append = None if cache is None else partial(cache.append, index)
-            h = run_block(index, partial(layer, rope=rope, spans=spans[windows[index]], append=append), h)
+            h = run_block(index, partial(layer, rope=rope, attend=attends[index]), h)
         if cache is not None:
-            cache.length += tokens
+            cache.end(tokens)
         return self.model.norm(h)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Return the logits (..., V) of hidden states (..., D), in their type."""
         return F.linear(hidden, self.head) if self.lm_head is None else self.lm_head(hidden)
 
-    def forward(self, input_ids: Tensor, cache: KVCache | None = None) -> Tensor:
+    def forward(self, input_ids: Tensor, cache: KVCache | Rows | None = None) -> Tensor:
         """Return the logits (B, T, V) of input_ids (B, T), in the network's type."""
         return self.logits(self.hidden(input_ids, cache=cache))
 
@@ -99,9 +102,6 @@ class Decoder(nn.Module):
         self.norm = RMSNorm(arch.hidden_size, arch.rms_norm_eps)
 
 
-Append = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-
-
 class DecoderLayer(nn.Module):
     """One block: attention, then the MLP, each on a normalised copy and added back."""
 
@@ -112,9 +112,9 @@ class DecoderLayer(nn.Module):
         self.post_attention_layernorm = RMSNorm(arch.hidden_size, arch.rms_norm_eps)
         self.mlp = MLP(arch)
 
-    def forward(self, h: Tensor, rope: Rope, spans: list[list[Span]], append: Append | None) -> Tensor:
+    def forward(self, h: Tensor, rope: Rope, attend: Attend) -> Tensor:
         """Transform h (B, T, D)."""
-        h = h + self.self_attn(self.input_layernorm(h), rope, spans, append)
+        h = h + self.self_attn(self.input_layernorm(h), rope, attend)
         return h + self.mlp(self.post_attention_layernorm(h))
 
 
@@ -130,12 +130,10 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(arch.hidden_size, keys, bias=arch.attention_bias)
         self.o_proj = nn.Linear(queries, arch.hidden_size, bias=arch.attention_bias)
 
-    def forward(self, x: Tensor, rope: Rope, spans: list[list[Span]], append: Append | None) -> Tensor:
-        """Attend within x (B, T, D) and to what `append`, the layer's cache, holds."""
+    def forward(self, x: Tensor, rope: Rope, attend: Attend) -> Tensor:
+        """Attend within x (B, T, D), and to what the layer's cache holds if `attend` knows one."""
         q, k, v = (heads.transpose(1, 2) for heads in self.project(x, rope))  # (B, T, H, Dh) -> (B, H, T, Dh)
-        if append is not None:
-            k, v = append(k, v)
-        return self.o_proj(attend(q, k, v, spans).transpose(1, 2).flatten(2))  # (B, H, T, Dh) -> (B, T, H * Dh)
+        return self.o_proj(attend(q, k, v).transpose(1, 2).flatten(2))  # (B, H, T, Dh) -> (B, T, H * Dh)
 
     def project(self, x: Tensor, rope: Rope) -> tuple[Tensor, Tensor, Tensor]:
         """Return rotated queries (B, T, H, Dh), rotated keys and values (B, T, Hkv, Dh) of x (B, T, D)."""

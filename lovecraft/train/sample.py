@@ -21,7 +21,8 @@ def continuation(
     """
     ids = prompt_ids(tokenizer, prompt)
     request = Request(tuple(ids), tokens, SAMPLING, frozenset(tokenizer.stop_ids))
-    slot = Slot(KVCache(model.architecture, 1, len(ids) + tokens, model.head.dtype, model.head.device))
+    like = model.head
+    slot = Slot(KVCache(model.architecture, 1, len(ids) + tokens, like.dtype, like.device, model.windows()))
     stream, text = TextStream(tokenizer, ids), ""
     heed()
     for event in events(model, slot, request, vocabulary=tokenizer.vocab_size):

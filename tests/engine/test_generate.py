@@ -22,7 +22,7 @@ def model(model_dir: Path) -> Llama:
 
 
 def slot(model: Llama, context: int = 64) -> Slot:
-    return Slot(KVCache(model.architecture, 1, context, torch.float32, torch.device("cpu")))
+    return Slot(KVCache(model.architecture, 1, context, torch.float32, torch.device("cpu"), model.windows()))
 
 
 @attrs.frozen

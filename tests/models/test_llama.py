@@ -135,7 +135,7 @@ def test_a_checkpointed_block_of_packed_documents_keeps_its_input_alone(ours, id
 
 def test_packed_documents_fill_one_row_and_no_cache(ours, ids):
     model, row = ours(), ids(1, 9)
-    cache = KVCache(model.architecture, 1, 9, torch.float32, torch.device("cpu"))
+    cache = KVCache(model.architecture, 1, 9, torch.float32, torch.device("cpu"), model.windows())
     with pytest.raises(AssertionError):
         model.hidden(row, lengths=[4, 5], cache=cache)
     for rows, lengths in ((row, [4, 4]), (ids(2, 9), [9, 9])):

@@ -38,7 +38,7 @@ def test_logits_are_equal_up_to_and_past_the_window(pair, ids, family, changes, 
 def test_a_prompt_in_chunks_and_tokens_after_it_equal_those_of_transformers(pair, ids, family, changes, fused):
     ours, theirs = pair(family, **changes)
     rows, prompt, tokens = ids(2, 100), 70, 100  # of which dynamic RoPE knows 64
-    cache = KVCache(ours.architecture, 2, tokens, torch.float32, CPU)
+    cache = KVCache(ours.architecture, 2, tokens, torch.float32, CPU, ours.windows())
     cache.reach = prompt
     ours = for_inference(ours) if fused else ours
     their_cache = DynamicCache(config=theirs.config)
