@@ -51,6 +51,22 @@ def test_accumulation_changes_neither_loss_nor_gradient_nor_weights(bench: Bench
     assert results[3, 2][0][0]["loss"] != pytest.approx(whole[0]["loss"], rel=1e-3)
 
 
+def test_a_pass_without_labels_takes_no_part_in_its_step(bench: Bench) -> None:
+    config = bench.config(optimizer=SGD, max_steps=1, eval=None)
+    built = bench.built(config)
+    table = built.splits["train"].table.copy()
+    table[::2, CONTEXT] = table[::2, LENGTH]
+    half = attrs.evolve(built, splits={"train": attrs.evolve(built.splits["train"], table=table)})
+    found = []
+    for size, accumulation in ((12, 1), (1, 12)):
+        run = bench.run(str(size))
+        config = bench.config(optimizer=SGD, max_steps=1, eval=None, batch_size=size, accumulation=accumulation)
+        loop.train(config, run, half, bench.tokenizer)
+        found += rows(run)
+    assert found[0]["loss"] == pytest.approx(found[1]["loss"], rel=1e-6)
+    assert found[0]["grad_norm"] == pytest.approx(found[1]["grad_norm"], rel=1e-5)
+
+
 def test_memory_options_do_not_change_a_bit(bench: Bench) -> None:
     plain, checkpointed, offloaded = bench.run("1"), bench.run("2"), bench.run("3")
     bench.train(bench.config(memory__checkpointing="none"), plain)
