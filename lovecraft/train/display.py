@@ -14,7 +14,7 @@ from rich.table import Column
 from rich.text import Text
 
 LINE_SECONDS = 5.0
-NARROWEST_BAR = 6
+NARROWEST_BAR = 5
 UNKNOWN = "–:––:––"  # as wide as a time
 
 
@@ -29,7 +29,6 @@ class Display:
         self._live = self._console.is_terminal and not self._console.is_dumb_terminal
         whole = Column(no_wrap=True)
         columns = (
-            TextColumn("step"),
             MofNCompleteColumn(table_column=whole),
             BarColumn(None),
             TextColumn("{task.fields[row]}", table_column=whole, markup=False),
@@ -76,7 +75,7 @@ class Display:
             (1, f"{self._left(step, now)} left"),
         )
         if self._live:
-            around = len("step  ") + 2 * len(str(self._total)) + len("/") + NARROWEST_BAR + 2
+            around = 2 * len(str(self._total)) + len("/") + NARROWEST_BAR + 2
             self._bar.update(self._task, completed=step, row=_fitting(parts, self._console.width - around))
         elif now - self._last >= LINE_SECONDS or step == self._total:
             self._last = now

@@ -78,17 +78,17 @@ class Trackio:
     """A run of trackio, on this machine unless TRACKIO_SPACE_ID names another place."""
 
     def __init__(self, run: Run, config: TrainConfig) -> None:
-        trackio = importlib.import_module("trackio")
+        self._trackio = importlib.import_module("trackio")
         name = f"{run.name} {id_of(run)}"
-        self._run = trackio.init(project_of(run), name, resume="allow", config=options_of(config), embed=False)
+        self._trackio.init(project_of(run), name, resume="allow", config=options_of(config), embed=False)
 
     def write(self, values: dict[str, float], step: int) -> None:
         """Take the numbers of one row."""
-        self._run.log(values, step=step)
+        self._trackio.log(values, step=step)
 
     def close(self, *, failed: bool) -> None:
         """Write what is not written yet."""
-        self._run.finish()
+        self._trackio.finish()
 
 
 SINKS = {"tensorboard": TensorBoard, "wandb": Wandb, "trackio": Trackio}

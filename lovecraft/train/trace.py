@@ -1,6 +1,7 @@
 """A profile of a few steps, on request: RUN/trace.json for chrome://tracing or ui.perfetto.dev, and a short table."""
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -30,6 +31,7 @@ class Trace:
     def step(self) -> Iterator[None]:
         """Take part in a step: before the second begin, after the last one write what there is."""
         if self.taken == 1 and self.steps:
+            os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else it says that it begins and ends, into the bar
             kinds = [ProfilerActivity.CPU, *[ProfilerActivity.CUDA] * torch.cuda.is_available()]
             self.profiler = profile(activities=kinds, acc_events=True)
             self.profiler.start()
@@ -66,5 +68,12 @@ def table(events: list[FunctionEventAvg]) -> str:
     spent = {str(e.key): (e.self_device_time_total if on_gpu else e.self_cpu_time_total, e.count) for e in events}
     whole = sum(time for time, _ in spent.values()) or 1
     most = sorted(spent.items(), key=lambda item: -item[1][0])[:OPERATORS]
-    rows = [(f"{time / whole:6.1%}", f"{time / 1e3:9.1f} ms", f"{count:8,} ×", key) for key, (time, count) in most]
+    rows = [
+        (f"{time / whole:6.1%}", f"{time / 1e3:9.1f} ms", f"{count:8,} ×", _short(key)) for key, (time, count) in most
+    ]
     return columns([("share", "own time", "calls", "operator"), *rows])
+
+
+def _short(name: str) -> str:
+    """Leave out the middle of a very long name, so that its line fits a terminal."""
+    return name if len(name) <= 44 else f"{name[:20]}…{name[-23:]}"

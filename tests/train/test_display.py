@@ -50,8 +50,9 @@ def test_a_terminal_that_cannot_move_its_cursor_gets_lines(
     ("columns", "shown"),
     [
         (50, "loss 4.000 · –:––:–– left"),
-        (80, "loss 4.000 · ema 3.900 · 512 tok/s · –:––:–– left"),
-        (100, "loss 4.000 · ema 3.900 · 512 tok/s · mfu 41% · 2.1 GB · –:––:–– left"),
+        (60, "loss 4.000 · ema 3.900 · –:––:–– left"),
+        (80, "loss 4.000 · ema 3.900 · 512 tok/s · mfu 41% · –:––:–– left"),
+        (100, "loss 4.000 · ema 3.900 · lr 1.0e-04 · 512 tok/s · mfu 41% · 2.1 GB · –:––:–– left"),
         (120, "loss 4.000 · ema 3.900 · lr 1.0e-04 · 512 tok/s · mfu 41% · 2.1 GB · 0:00:00 · –:––:–– left"),
     ],
 )
