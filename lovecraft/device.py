@@ -35,7 +35,8 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
 
 def _computes_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        # One that is planned for and not here: every kind in the table of GPUs does.
+        return not torch.cuda.is_available() or torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":
         return torch.cpu._is_avx512_bf16_supported()
     return False  # Apple's GPUs: only some do

@@ -16,7 +16,7 @@ from lovecraft.cli.words import is_flag
 from lovecraft.config import base, values
 from lovecraft.config.base import Option, Origin
 from lovecraft.config.load import find, load
-from lovecraft.config.names import close, nearest
+from lovecraft.config.names import close, flag_of, nearest
 from lovecraft.config.override import override
 from lovecraft.config.resolve import choices, walk
 from lovecraft.config.values import TRUTH
@@ -63,11 +63,6 @@ def apply(cls: Any, words: Sequence[str], root: Path | None) -> Any:
     said = _once((_path(flag, options, cls), flag) for flag in flags)
     changes = {path: _value(flag, options[path], root, negated=path != flag.path) for path, flag in said.items()}
     return override(cls, changes, {path: flag.said for path, flag in said.items()})
-
-
-def flag_of(path: str) -> str:
-    """Return the flag of an option: `dataset.block_size` → `--dataset.block-size`."""
-    return "--" + path.replace("_", "-")
 
 
 def _once(given: Iterable[tuple[str, Flag]]) -> dict[str, Flag]:

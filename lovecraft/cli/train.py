@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
         console.out(str(found.directory))
         return 0
     built.train_blocks()  # what cannot be trained gets no run
-    check(config, tokenizer)
+    check(config, tokenizer, of=loaded.cls)
     if found is None:
         return _train(config, _started(args, loaded, inputs), built, tokenizer)
     with only_one(found.directory):  # to the end: the record, too, is written only by the process that trains the run

@@ -4,10 +4,15 @@ import difflib
 from collections.abc import Collection, Iterable
 
 RESERVED = {
-    *("blocks", "check", "checkpoint", "diff", "dry_run", "find", "help", "histogram", "json", "new", "python"),
+    *("blocks", "check", "checkpoint", "diff", "dry_run", "find", "gpu", "help", "histogram", "json", "new", "python"),
     *("split", "stats", "step", "tflops", "why"),
 }
 """The flags of the commands that take a config's options; a test holds that these are all."""
+
+
+def flag_of(path: str) -> str:
+    """Return the flag of an option: `dataset.block_size` → `--dataset.block-size`."""
+    return "--" + path.replace("_", "-")
 
 
 def objection(name: str, known: Collection[str]) -> str:

@@ -129,6 +129,9 @@ class AdamW(OptimizerConfig):
     eps: Annotated[float, gt(0)] = 1e-8
     """Added to the denominator."""
 
+    state_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of the two moments; bfloat16 takes half the memory and is rounded stochastically."""
+
 
 class Adafactor(OptimizerConfig):
     """Factored second moments, no first (Shazeer and Stern, 2018)."""
@@ -199,6 +202,12 @@ class Memory(Config):
 
     offload: Literal["none", "block_inputs", "auto"] = "auto"
     """Keep the blocks' inputs in host memory between forward and backward; auto does if the plan needs it."""
+
+    optimizer_in_backward: Literal["auto", "on", "off"] = "auto"
+    """Update each weight in backward and free its gradient at once; auto does if the plan needs it."""
+
+    optimizer_device: Literal["device", "host", "auto"] = "auto"
+    """Where gradients add up and weights are updated; host frees a GPU of all that, auto does if the plan needs it."""
 
     loss_chunk: Annotated[int, ge(0)] = 1024
     """Rows of logits held at once; 0 holds them all."""

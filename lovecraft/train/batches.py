@@ -61,6 +61,16 @@ def step_blocks(config: TrainConfig, blocks: int, step: int) -> list[np.ndarray]
     return np.split(chosen, range(config.batch_size, len(chosen), config.batch_size))
 
 
+def largest(config: TrainConfig, blocks: Blocks) -> np.ndarray:
+    """Return the numbers of the blocks that make the largest batch there may be: the longest ones."""
+    return np.argsort(-blocks.lengths, kind="stable")[: config.batch_size]
+
+
+def largest_tokens(config: TrainConfig, blocks: Blocks) -> int:
+    """Return the tokens of the largest batch, its filling included, as if none of it were packed or all of it."""
+    return len(largest(config, blocks)) * int(blocks.lengths.max())
+
+
 def collate(blocks: Blocks, numbers: np.ndarray, device: torch.device) -> Batch:
     """Return the blocks with these numbers as one batch on `device`."""
     chosen = [blocks[int(number)] for number in numbers]

@@ -16,8 +16,9 @@ from lovecraft.runs import Run
 from lovecraft.train.control import DIVERGED, SPIKED
 
 SMALLER = (
-    "lower batch_size and raise accumulation, set memory.checkpointing to block and memory.offload to block_inputs, "
-    "lower memory.loss_chunk or dataset.block_size, or take Adafactor; `lc plan` counts what each takes"
+    "leave memory.checkpointing, offload, optimizer_in_backward and optimizer_device at auto, lower batch_size and "
+    "raise accumulation, lower memory.loss_chunk or dataset.block_size, or take Adafactor; `lc plan` counts what each "
+    "takes"
 )
 GENTLER = "lower optimizer.lr, lengthen schedule.warmup, or set max_grad_norm"
 NAMED = 16  # blocks, or documents, of a step that an error names
@@ -44,12 +45,14 @@ def refuse_nothing_to_learn(supervised: int, step: int, blocks: Blocks, numbers:
         )
 
 
-def refuse_not_finite(loss: float, norm: float, step: int, blocks: Blocks, numbers: Sequence[np.ndarray]) -> None:
-    """Raise Diverged when a step's loss or gradient norm is NaN or infinite."""
-    if not (math.isfinite(loss) and math.isfinite(norm)):
+def refuse_not_finite(
+    loss: float, norm: float | None, step: int, blocks: Blocks, numbers: Sequence[np.ndarray]
+) -> None:
+    """Raise Diverged when a step's loss, or gradient norm if that is known already, is NaN or infinite."""
+    if not (math.isfinite(loss) and math.isfinite(norm or 0.0)):
+        gradients = "" if norm is None else f", the norm of the gradients {norm}"
         raise Diverged(
-            f"step {step}: the loss is {loss}, the norm of the gradients {norm} ({_batch(blocks, numbers)}); "
-            "the step was not applied",
+            f"step {step}: the loss is {loss}{gradients} ({_batch(blocks, numbers)}); nothing of the step is kept",
             hint=GENTLER,
         )
 

@@ -7,9 +7,11 @@ reads from top to bottom, and a resumed run enters it at a later number.
 import contextlib
 import os
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import attrs
+import numpy as np
 import torch
 
 from lovecraft.config.resolve import resolve
@@ -28,8 +30,8 @@ from lovecraft.train.evaluate import evaluate
 from lovecraft.train.loss import linear_cross_entropy
 from lovecraft.train.memory import peak_memory
 from lovecraft.train.metrics import Metrics, best_step, fruitless, running_mean
-from lovecraft.train.optim.step import gradient_norm, update
 from lovecraft.train.plan import ideal_seconds, measured_rate
+from lovecraft.train.rehearsal import rehearse
 from lovecraft.train.sample import continuation
 from lovecraft.train.schedule import multiplier
 from lovecraft.train.setup import Training, base_directory, prepare
@@ -67,6 +69,7 @@ def train(config: TrainConfig, run: Run, built: Built, tokenizer: Tokenizer) -> 
         ):
             for note in t.notes:
                 display.say(note)
+            rehearse(t)
             if _wants_measuring(t, metrics):
                 _evaluate(t, metrics, display, control)
             reason = _lost_patience(t, metrics) or control.reason()
@@ -97,7 +100,8 @@ def train(config: TrainConfig, run: Run, built: Built, tokenizer: Tokenizer) -> 
 def take_step(t: Training) -> dict[str, Any]:
     """Take the next optimizer step and return its row of metrics.
 
-    Raises TrainingFailed before anything is changed when the loss or a gradient is not finite.
+    Raises TrainingFailed when the loss or a gradient is not finite: before anything is changed, or, where weights are
+    updated in backward, before anything of this step can be saved.
     """
     begun = time.perf_counter()
     config, step = t.config, t.progress.step + 1  # the first is step 1
@@ -108,23 +112,21 @@ def take_step(t: Training) -> dict[str, Any]:
     supervised = sum(batch.supervised for batch in batches)
     failures.refuse_nothing_to_learn(supervised, step, t.blocks, numbers)
 
-    # Forward and backward, pass by pass; the gradients add up.
+    # Forward and backward, pass by pass; the gradients add up, or update in backward.
+    lr = config.optimizer.lr * multiplier(resolve(config.schedule), step - 1, t.steps)
+    t.updates.begin(step, lr)
     loss = torch.zeros((), device=t.device)
     for batch in batches:
         hidden = t.model.hidden(batch.input_ids, run_block=t.run_block, lengths=batch.lengths).flatten(0, 1)
         targets = batch.targets.flatten()  # (B * T,), and hidden (B * T, D)
         part = linear_cross_entropy(hidden, t.model.head, targets, config.memory.loss_chunk) / supervised
-        part.backward()
         loss += part.detach()
-    norm = gradient_norm(t.parameters)
-    failures.refuse_not_finite(float(loss), norm, step, t.blocks, numbers)
-    failures.refuse_spike(float(loss), t.progress.mean_loss, config.stop_on_spike, step, t.blocks, numbers)
-
-    # The update.
-    lr = config.optimizer.lr * multiplier(resolve(config.schedule), step - 1, t.steps)
-    scale = 1.0 if config.max_grad_norm is None else min(1.0, config.max_grad_norm / (norm + 1e-6))
-    update(resolve(config.optimizer), t.parameters, t.optimizer, step=step, lr=lr, seed=config.seed, scale=scale)
-    t.model.zero_grad(set_to_none=True)
+        if t.updates.in_backward:
+            _refuse(t, float(loss), None, step, numbers)
+        part.backward()
+    norm = t.updates.norm()
+    _refuse(t, float(loss), norm, step, numbers)
+    t.updates.finish(1.0 if config.max_grad_norm is None else min(1.0, config.max_grad_norm / (norm + 1e-6)))
 
     seconds = time.perf_counter() - begun
     tokens = sum(batch.tokens for batch in batches)
@@ -145,6 +147,12 @@ def take_step(t: Training) -> dict[str, Any]:
         "memory": peak_memory(t.device),
         "seconds": round(t.progress.seconds, 3),
     }
+
+
+def _refuse(t: Training, loss: float, norm: float | None, step: int, numbers: Sequence[np.ndarray]) -> None:
+    """Raise TrainingFailed where a step's loss, or the norm of its gradients if that is known, must not be learnt."""
+    failures.refuse_not_finite(loss, norm, step, t.blocks, numbers)
+    failures.refuse_spike(loss, t.progress.mean_loss, t.config.stop_on_spike, step, t.blocks, numbers)
 
 
 def _wants_measuring(t: Training, metrics: Metrics) -> bool:

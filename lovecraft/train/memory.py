@@ -7,6 +7,7 @@ import functools
 import os
 import resource
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import attrs
@@ -17,97 +18,209 @@ from lovecraft.config.resolve import resolve
 from lovecraft.config.schema import Memory, OptimizerConfig, TrainConfig
 from lovecraft.errors import ConfigError
 from lovecraft.models import Architecture, build
-from lovecraft.models.architecture import parameter_count
+from lovecraft.train import host, in_backward, updates
 from lovecraft.train.loss import logit_bytes
-from lovecraft.train.offload import IN_FLIGHT, KEEP
+from lovecraft.train.offload import kept_on_device, slab_bytes
 from lovecraft.train.optim.step import new_state
 
 GIB = 1 << 30
-# From least to most given up for memory.
-CHOICES = (("none", "none"), ("block", "none"), ("block", "block_inputs"))
+# (checkpointing, offload, where and when weights are updated), from the least to the most given up for memory.
+CHOICES = (
+    ("none", "none", "after"),
+    ("none", "none", "in_backward"),
+    ("block", "none", "after"),
+    ("block", "none", "in_backward"),
+    ("block", "block_inputs", "after"),
+    ("block", "block_inputs", "in_backward"),
+    ("none", "none", "host"),
+    ("block", "none", "host"),
+    ("block", "block_inputs", "host"),
+)
+Choice = tuple[str, str, str]
+# Of a GPU: what matrix products and attention ask for, and what lies unused between tensors. An estimate.
+OVERHEAD = GIB // 2
+
+
+@attrs.frozen
+class Limits:
+    """The bytes that a training may use on its device and, where that is a GPU of this machine, on the host."""
+
+    device: int
+    host: int | None = None
 
 
 @attrs.frozen
 class Bytes:
-    """The expected bytes in the device's memory under one choice of the memory options."""
+    """The expected bytes in the device's memory, and in the host's, under one choice of the memory options."""
 
     checkpointing: str
     offload: str
-    limit: int
+    update: str
+    device: torch.device
+    limits: Limits
     weights: int
     gradients: int
     optimizer: int
     activations: int
     logits: int
     workspace: int
+    host: int
     peak: int
 
     @property
     def fits(self) -> bool:
-        """Whether the peak stays below the limit."""
-        return self.peak <= self.limit
+        """Whether the peak stays below the limit, and the host holds the rest."""
+        return self.excess <= 1
+
+    @property
+    def excess(self) -> float:
+        """What is needed as a multiple of what there is, on the device or on the host."""
+        device = self.peak / self.limits.device
+        return device if self.limits.host is None else max(device, self.host / self.limits.host)
+
+    @property
+    def need(self) -> str:
+        """What is needed and what there is, in words."""
+        words = f"it needs about {self.peak / 1e9:.3g} GB of {self.limits.device / 1e9:.3g} GB"
+        if self.limits.host is not None and self.host > self.limits.host:
+            words += f", and {self.host / 1e9:.3g} GB of {self.limits.host / 1e9:.3g} GB of host memory"
+        return words
+
+    @property
+    def choice(self) -> str:
+        """What is given up for memory, in words."""
+        return f"checkpointing {self.checkpointing}, offload {self.offload}, update {UPDATES[self.update]}"
 
 
-def choose(config: TrainConfig, arch: Architecture, dtype: torch.dtype, device: torch.device) -> Bytes:
+UPDATES = {"after": "after backward", "in_backward": "in backward", "host": "on the host"}
+
+
+def choose(
+    config: TrainConfig, arch: Architecture, dtype: torch.dtype, device: torch.device, limits: Limits | None = None
+) -> Bytes:
     """Return the table of the first choice that the options leave open and that fits, else of the smallest one.
 
-    Raises ConfigError for options that exclude each other.
+    Without `limits` they are this machine's. Raises ConfigError for options that exclude each other.
     """
-    tables = [table(config, arch, dtype, device, *choice) for choice in choices(resolve(config.memory), device)]
-    return next((t for t in tables if t.fits), tables[-1])
+    limits = limits or memory_limits(resolve(config.memory), device)
+    tables = [table(config, arch, dtype, device, choice, limits) for choice in choices(config, device)]
+    return next((t for t in tables if t.fits), min(tables, key=lambda t: t.excess))
 
 
 def table(
-    config: TrainConfig, arch: Architecture, dtype: torch.dtype, device: torch.device, checkpointing: str, offload: str
+    config: TrainConfig, arch: Architecture, dtype: torch.dtype, device: torch.device, choice: Choice, limits: Limits
 ) -> Bytes:
-    """Return the byte table for one choice. The peak is at the turn from forward to backward or at its end.
+    """Return the byte table for one choice. The peak is at the loss, or where backward begins, or where it ends.
 
-    At the turn all activations and the logits are there, and the gradients of earlier passes; at the end, all gradients
-    and one block.
+    At the loss all activations and the logits are there; where backward begins, the last block with what its backward
+    takes, and the head's gradient; where it ends, all gradients, the first block and its input.
     """
+    checkpointing, offload, update = choice
     tokens = config.batch_size * config.dataset.block_size
     windowed = arch.sliding_window is not None and arch.sliding_window < config.dataset.block_size
     joined = windowed or config.dataset.packing != "none"
     block = block_bytes(arch, tokens, dtype.itemsize, joined=joined)
     row = tokens * arch.hidden_size * dtype.itemsize  # one hidden state
-    kept = arch.num_hidden_layers
-    if offload == "block_inputs" and device.type != "cpu":
-        kept = min(kept, KEEP + IN_FLIGHT)
-    weights = gradients = parameter_count(arch) * dtype.itemsize
-    optimizer = state_bytes(resolve(config.optimizer), arch, dtype)
-    activations = kept * (block if checkpointing == "none" else row) + 2 * row  # 2: the final norm's input and output
-    activations += block if checkpointing == "block" else 0  # the one that is computed again
+    offloaded = offload == "block_inputs" and device.type != "cpu"
+    kept = kept_on_device(arch.num_hidden_layers) if offloaded else arch.num_hidden_layers
+    inputs = kept * (block if checkpointing == "none" else row)
+    again = block if checkpointing == "block" else 0  # the one that is computed again
+    workspace = backward_bytes(arch, tokens, dtype.itemsize)
     logits = logit_bytes(arch, tokens, config.memory.loss_chunk, dtype.itemsize, device.type)
-    workspace = tokens * dtype.itemsize * (3 * arch.intermediate_size + 2 * arch.hidden_size)  # of a block's backward
-    turn = activations + logits + (gradients if config.accumulation > 1 else 0)
+
+    parameters = meta_parameters(arch, dtype)
+    weights = sum(parameter.nbytes for parameter in parameters.values())
+    optimizer = state_bytes(resolve(config.optimizer), arch, dtype)
+    gradients, on_host = _update_bytes(parameters, update, config.accumulation)
+    on_host += slab_bytes(arch.num_hidden_layers, row) if offloaded else 0
+    head = arch.vocab_size * arch.hidden_size * dtype.itemsize
+    waiting = head if arch.tie_word_embeddings and update != "after" else 0  # for what the embedding adds to it
+    held = gradients if config.accumulation > 1 else 0
+    at_loss = held + inputs + 2 * row + logits  # 2: the final norm's input and output
+    beginning = max(held, head) + inputs + again + row + workspace
+    ending = gradients + waiting + block + row + workspace
+    peak = weights + max(at_loss, beginning, ending) + (OVERHEAD if device.type == "cuda" else 0)
+    if update != "host" or device.type == "cpu":
+        peak += optimizer
     return Bytes(
         checkpointing=checkpointing,
         offload=offload,
-        limit=memory_limit(resolve(config.memory), device),
+        update=update,
+        device=device,
+        limits=limits,
         weights=weights,
         gradients=gradients,
         optimizer=optimizer,
-        activations=activations,
+        activations=inputs + 2 * row + again,
         logits=logits,
         workspace=workspace,
-        peak=weights + optimizer + workspace + max(turn, gradients + block),
+        host=on_host + (optimizer if update == "host" else 0),
+        peak=peak + (on_host if device.type == "cpu" else 0),
     )
 
 
-def choices(memory: Memory, device: torch.device) -> list[tuple[str, str]]:
-    """Return the pairs of (checkpointing, offload) that the options leave open, the cheapest in time first."""
+def _update_bytes(parameters: Mapping[str, Tensor], update: str, passes: int) -> tuple[int, int]:
+    """Return the bytes of gradients on the device, and those on the host that the update takes besides its state."""
+    if update == "host":
+        return host.gradient_bytes(parameters), host.host_bytes(parameters)
+    if update == "in_backward":
+        return in_backward.gradient_bytes(parameters), 0
+    return updates.gradient_bytes(parameters, passes), 0
+
+
+def choices(config: TrainConfig, device: torch.device) -> list[Choice]:
+    """Return the choices that the options leave open, the cheapest in time first.
+
+    On a CPU `auto` moves nothing to host memory, which is all there is. Raises ConfigError for options that exclude
+    each other.
+    """
+    memory = resolve(config.memory)
+    _refuse_exclusions(config, memory)
+    whole = config.accumulation == 1 and config.max_grad_norm is None
+    open_offloads = ("none", "block_inputs") if device.type != "cpu" else ("none",)
+    open_updates = {
+        "after": memory.optimizer_in_backward != "on" and memory.optimizer_device != "host",
+        "in_backward": memory.optimizer_in_backward != "off" and memory.optimizer_device != "host" and whole,
+        "host": memory.optimizer_device == "host"
+        or (memory.optimizer_device == "auto" and memory.optimizer_in_backward != "on" and device.type != "cpu"),
+    }
+    return [
+        (checkpointing, offload, update)
+        for checkpointing, offload, update in CHOICES
+        if memory.checkpointing in (checkpointing, "auto")
+        and (memory.offload == offload or (memory.offload == "auto" and offload in open_offloads))
+        and open_updates[update]
+    ]
+
+
+def _refuse_exclusions(config: TrainConfig, memory: Memory) -> None:
     if (memory.checkpointing, memory.offload) == ("none", "block_inputs"):
         raise ConfigError(
             "memory.offload = block_inputs with memory.checkpointing = none: what offload moves are the inputs that "
             "checkpointing keeps",
             hint="set memory.checkpointing to block or auto",
         )
-    return [
-        (checkpointing, offload)
-        for checkpointing, offload in CHOICES
-        if memory.checkpointing in (checkpointing, "auto")
-        and (memory.offload == offload or (memory.offload == "auto" and (offload == "none" or device.type != "cpu")))
-    ]
+    if memory.optimizer_in_backward != "on":
+        return
+    excluded = {
+        f"accumulation = {config.accumulation}: a pass's gradient is only a part of the step's": config.accumulation
+        > 1,
+        f"max_grad_norm = {config.max_grad_norm}: the norm is known only after backward": config.max_grad_norm
+        is not None,
+        "memory.optimizer_device = host: there the update waits for all gradients": memory.optimizer_device == "host",
+    }
+    for why, holds in excluded.items():
+        if holds:
+            option = why.partition(" ")[0]
+            raise ConfigError(
+                f"memory.optimizer_in_backward = on with {why}",
+                hint=f"set memory.optimizer_in_backward to auto or off, or leave {option} at its default",
+            )
+
+
+def memory_limits(memory: Memory, device: torch.device) -> Limits:
+    """Return what training may use on this machine."""
+    return Limits(memory_limit(memory, device), None if device.type == "cpu" else free_host_memory())
 
 
 def memory_limit(memory: Memory, device: torch.device) -> int:
@@ -116,6 +229,11 @@ def memory_limit(memory: Memory, device: torch.device) -> int:
         return int(memory.limit * GIB)
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
+    return free_host_memory()
+
+
+def free_host_memory() -> int:
+    """Return the bytes of host memory that are free, or can be freed; where that is not told, all there are."""
     info = Path("/proc/meminfo")
     if not info.exists():  # not Linux
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -135,11 +253,21 @@ def block_bytes(arch: Architecture, tokens: int, itemsize: int, *, joined: bool 
     return tokens * (itemsize * numbers + 4 * (2 + arch.num_attention_heads))
 
 
+def backward_bytes(arch: Architecture, tokens: int, itemsize: int) -> int:
+    """Return what the backward of one block takes beside what the block keeps: gradients of what it works on."""
+    return tokens * itemsize * (3 * arch.intermediate_size + 2 * arch.hidden_size)
+
+
+@functools.cache
+def meta_parameters(arch: Architecture, dtype: torch.dtype) -> Mapping[str, Tensor]:
+    """Return a model's parameters without memory."""
+    return dict(build(arch, dtype, torch.device("meta")).named_parameters())
+
+
 @functools.cache
 def state_bytes(optimizer: OptimizerConfig, arch: Architecture, dtype: torch.dtype) -> int:
     """Return the bytes of an optimizer's state, float32 masters included, by making it without memory."""
-    parameters: dict[str, Tensor] = dict(build(arch, dtype, torch.device("meta")).named_parameters())
-    masters = {}
+    parameters, masters = meta_parameters(arch, dtype), {}
     if optimizer.rounding == "master" and dtype != torch.float32:
         masters = {name: torch.empty_like(p, dtype=torch.float32) for name, p in parameters.items()}
     state = new_state(optimizer, parameters, masters)

@@ -13,7 +13,7 @@ from lovecraft.data.blocks import LENGTH, Blocks
 from lovecraft.models import Architecture
 from lovecraft.models.architecture import parameter_count
 from lovecraft.train.batches import total, total_steps
-from lovecraft.train.memory import Bytes, choose
+from lovecraft.train.memory import Bytes, Limits, choose
 
 # Share of a large matrix product's rate that a whole step reaches, by device and bytes of a number.
 EFFICIENCY = {("cpu", 4): 0.55, ("cpu", 2): 0.2, ("cuda", 2): 0.5}
@@ -39,7 +39,7 @@ class Plan:
             "parameters": self.parameters,
             "bytes": {name: getattr(self.bytes, name) for name in names},
             "peak": self.bytes.peak,
-            "limit": self.bytes.limit,
+            "limit": self.bytes.limits.device,
             "fits": self.bytes.fits,
             "steps": self.steps,
             "tokens": self.tokens,
@@ -49,13 +49,20 @@ class Plan:
 
 
 def plan(
-    config: TrainConfig, arch: Architecture, blocks: Blocks, *, dtype: torch.dtype, device: torch.device, rate: float
+    config: TrainConfig,
+    arch: Architecture,
+    blocks: Blocks,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+    rate: float,
+    limits: Limits | None = None,
 ) -> Plan:
     """Return the plan of a training where a large matrix product runs at `rate` FLOP/s.
 
-    Raises ConfigError for memory options that exclude each other.
+    Without `limits` the memory is this machine's. Raises ConfigError for memory options that exclude each other.
     """
-    chosen = choose(config, arch, dtype, device)
+    chosen = choose(config, arch, dtype, device, limits)
     flops = total(config, np.add.reduceat(piece_flops(arch, blocks.table[:, LENGTH]), blocks.starts[:-1]))
     computed = flops * (4 / 3 if chosen.checkpointing == "block" else 1)
     return Plan(

@@ -1,5 +1,6 @@
 """From a config and a run's directory to a training that is ready for its next step: fresh, or as it was left."""
 
+import os
 from pathlib import Path
 
 import attrs
@@ -18,10 +19,16 @@ from lovecraft.models.llama import Llama, RunBlock, call
 from lovecraft.runs import Run
 from lovecraft.tokenizer import Tokenizer
 from lovecraft.train import memory, state
-from lovecraft.train.batches import total_steps
+from lovecraft.train.batches import largest_tokens, total_steps
 from lovecraft.train.checkpointing import checkpointed
+from lovecraft.train.fitting import flags, smallest_changes
+from lovecraft.train.host import HOST, OnHost
+from lovecraft.train.in_backward import InBackward
 from lovecraft.train.offload import Offload
 from lovecraft.train.optim.step import State, new_state
+from lovecraft.train.updates import AfterBackward, Updates
+
+HOPELESS = 1.1  # times what there is: nearer to it the plan may be wrong, and the first step or a rehearsal tells
 
 
 @attrs.define
@@ -37,6 +44,7 @@ class Training:
     model: Llama
     parameters: dict[str, Tensor]
     optimizer: State
+    updates: Updates
     run_block: RunBlock
     steps: int
     progress: state.Progress
@@ -57,13 +65,15 @@ def prepare(config: TrainConfig, run: Run, built: Built, tokenizer: Tokenizer) -
     size = memory.state_bytes(resolve(config.optimizer), arch, dtype)
     state.refuse_full_disk(run.directory, config, steps, weights=chosen.weights, optimizer=size)
     exact = found.directory is not None and state.has_optimizer(found.directory)
-    model, masters = _load(config, source, arch, dtype, device, with_masters=not exact)
+    model, masters = _load(config, source, chosen, arch, dtype, device, with_masters=not exact)
     parameters: dict[str, Tensor] = dict(model.named_parameters())
+    where = HOST if chosen.update == "host" else device
     if found.directory is not None and exact:
-        optimizer = state.read_optimizer(found.directory, device)
+        optimizer = state.read_optimizer(found.directory, where)
     else:
-        optimizer = new_state(resolve(config.optimizer), parameters, masters)
-    exactness = _exactness(config, device)
+        like = {name: torch.empty(p.shape, dtype=p.dtype, device=where) for name, p in parameters.items()}
+        optimizer = new_state(resolve(config.optimizer), like, masters)
+    exactness = _exactness(config, device, chosen)
     progress = state.Progress() if found.directory is None else state.read_progress(found.directory)
     blocks = built.splits["train"]
     held_out = None if config.eval is None else built.splits.get(config.eval.split)
@@ -77,7 +87,8 @@ def prepare(config: TrainConfig, run: Run, built: Built, tokenizer: Tokenizer) -
         model=model,
         parameters=parameters,
         optimizer=optimizer,
-        run_block=_run_block(chosen, arch),
+        updates=updates(config, chosen, parameters, optimizer),
+        run_block=run_block(chosen, arch, largest_tokens(config, blocks)),
         steps=steps,
         progress=attrs.evolve(progress, exactness=exactness),
         notes=[*found.warnings, *_notes(config, chosen, progress, exactness, exact, held_out)],
@@ -85,20 +96,48 @@ def prepare(config: TrainConfig, run: Run, built: Built, tokenizer: Tokenizer) -
 
 
 def check(
-    config: TrainConfig, tokenizer: Tokenizer, begun: torch.dtype | None = None
+    config: TrainConfig,
+    tokenizer: Tokenizer,
+    begun: torch.dtype | None = None,
+    *,
+    of: type[TrainConfig] | None = None,
 ) -> tuple[torch.device, torch.dtype, Architecture, memory.Bytes]:
     """Return what a training will work with: device, type of the weights, architecture, memory options.
 
     A run that has `begun` in a type stays in it, whatever `dtype = auto` means on this device.
 
-    Raises ConfigError where the options cannot work together or this machine has no such device, ModelError where the
+    Raises ConfigError where the options cannot work together, by far not fit (what would is said where the config is
+    `of` a class that flags can change) or this machine has no such device, ModelError where the
     model's config.json cannot be read.
     """
+    _let_segments_grow()
     device = resolve_device(config.device)
     dtype = begun or training_dtype(config, device)
     arch = read_architecture(base_directory(config), resolve(config.model))
     check_fit(config, arch, tokenizer)
-    return device, dtype, arch, memory.choose(config, arch, dtype, device)
+    chosen = memory.choose(config, arch, dtype, device)
+    if chosen.excess > HOPELESS:
+        hint = "`lc plan` names the smallest changes that make it fit" if of is None else remedy(of, arch, chosen)
+        raise ConfigError(f"this does not fit: {chosen.need}, with {chosen.choice}", hint=hint)
+    return device, dtype, arch, chosen
+
+
+def remedy(cls: type[TrainConfig], arch: Architecture, found: memory.Bytes) -> str:
+    """Return the smallest changes that make a training fit where it does not, as flags, one set a line."""
+
+    def planned(changed: TrainConfig) -> memory.Bytes:
+        return memory.choose(changed, arch, training_dtype(changed, found.device), found.device, found.limits)
+
+    lines = [flags(changes) for changes in smallest_changes(cls, planned)]
+    if not lines:
+        return "no change of an option makes it fit: take a smaller model or a larger GPU"
+    return "\n  ".join(["it does with" + (" any of these" if len(lines) > 1 else ""), *lines])
+
+
+def _let_segments_grow() -> None:
+    """Ask the allocator of a GPU, which reads this when it is first used, to leave fewer gaps; unless the user did."""
+    if "PYTORCH_CUDA_ALLOC_CONF" not in os.environ:  # its older name
+        os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
 
 
 def base_directory(config: TrainConfig) -> Path:
@@ -135,6 +174,7 @@ def check_fit(config: TrainConfig, arch: Architecture, tokenizer: Tokenizer) -> 
 def _load(
     config: TrainConfig,
     source: Path,
+    chosen: memory.Bytes,
     arch: Architecture,
     dtype: torch.dtype,
     device: torch.device,
@@ -145,18 +185,30 @@ def _load(
     narrow = dtype != torch.float32 and config.optimizer.rounding == "master"
     if not (narrow and with_masters):
         return load_model(source, dtype=dtype, device=device, architecture=arch), {}
-    model = load_model(source, dtype=torch.float32, device=device, architecture=arch)
+    where = HOST if chosen.update == "host" else device
+    model = load_model(source, dtype=torch.float32, device=where, architecture=arch)
     masters = {name: parameter.detach() for name, parameter in model.named_parameters()}
-    return model.to(dtype), masters
+    return model.to(device=device, dtype=dtype), masters
 
 
-def _run_block(chosen: memory.Bytes, arch: Architecture) -> RunBlock:
+def updates(config: TrainConfig, chosen: memory.Bytes, parameters: dict[str, Tensor], optimizer: State) -> Updates:
+    """Return what updates the weights, in the chosen way."""
+    options = resolve(config.optimizer), parameters, optimizer, config.seed
+    if chosen.update == "after":
+        return AfterBackward(*options, passes=config.accumulation)
+    return InBackward(*options) if chosen.update == "in_backward" else OnHost(*options)
+
+
+def run_block(chosen: memory.Bytes, arch: Architecture, largest: int) -> RunBlock:
+    """Return what runs a block on hidden states of at most `largest` tokens."""
     if chosen.checkpointing == "none":
         return call
-    return checkpointed if chosen.offload == "none" else Offload(arch.num_hidden_layers).run_block
+    if chosen.offload == "none":
+        return checkpointed
+    return Offload(arch.num_hidden_layers, largest=largest * arch.hidden_size).run_block
 
 
-def _exactness(config: TrainConfig, device: torch.device) -> dict[str, str]:
+def _exactness(config: TrainConfig, device: torch.device, chosen: memory.Bytes) -> dict[str, str]:
     """Return what the bits of a training depend on besides its record."""
     kind = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
     return {
@@ -164,6 +216,7 @@ def _exactness(config: TrainConfig, device: torch.device) -> dict[str, str]:
         "device": f"{device.type} {kind}",
         "threads": str(torch.get_num_threads()),
         "memory.loss_chunk": str(config.memory.loss_chunk),
+        "update": "on the host" if chosen.update == "host" else "on the device",
     }
 
 
@@ -176,10 +229,10 @@ def _notes(
     held_out: Blocks | None,
 ) -> list[str]:
     notes = []
-    if chosen.checkpointing != "none":
-        notes.append(f"to save memory: checkpointing {chosen.checkpointing}, offload {chosen.offload}")
+    if (chosen.checkpointing, chosen.offload, chosen.update) != memory.CHOICES[0]:
+        notes.append(f"to save memory: {chosen.choice}")
     if not chosen.fits:
-        notes.append(f"this may not fit: it needs about {chosen.peak / 1e9:.1f} GB of {chosen.limit / 1e9:.1f} GB")
+        notes.append(f"this may not fit: {chosen.need}")
     if config.eval is not None and held_out is None:
         notes.append(f"the dataset has no {config.eval.split} split: the held-out loss is not measured")
     if before.step:

@@ -1,5 +1,6 @@
 """`lc plan`: the byte table, the steps, whether it fits."""
 
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -47,8 +48,49 @@ def test_the_time_follows_from_the_rate_that_is_given(lc: Lc) -> None:
 def test_what_does_not_fit_is_said_with_the_knobs(lc: Lc) -> None:
     done = lc("plan", "tiny", "--memory.limit", "0.0001")
     assert done.code == 1
-    assert "does not fit" in done.out
-    assert "batch_size" in done.out
+    assert "does not fit: it needs about" in done.out
+    assert "no change of an option makes it fit" in done.out
+
+
+def test_the_flags_that_make_it_fit_do(lc: Lc) -> None:
+    words = ("--batch-size", "16", "--memory.optimizer-in-backward", "on")
+    limit = planned(lc, *words, "--memory.checkpointing", "block")["peak"] * 1.001 / 2**30
+    words = (*words, "--memory.limit", f"{limit:.6f}", "--memory.checkpointing", "none")
+    refused = lc("plan", "tiny", *words)
+    assert refused.code == 1
+    proposed = [line.split() for line in refused.out.splitlines() if line.startswith("  --")]
+    assert ["--memory.checkpointing", "auto"] in proposed
+    for flags in proposed:
+        given = dict(zip(words[::2], words[1::2], strict=True)) | dict(zip(flags[::2], flags[1::2], strict=True))
+        assert lc("plan", "tiny", *itertools.chain(*given.items())).code == 0
+
+
+def test_what_cannot_fit_is_refused_before_there_is_a_run_and_with_the_same_flags(lc: Lc, workspace: Path) -> None:
+    limit = planned(lc, "--batch-size", "16", "--accumulation", "4")["peak"] * 1.001 / 2**30
+    done = lc("train", "tiny", "--memory.limit", f"{limit:.6f}", "--batch-size", "64", "--memory.checkpointing", "none")
+    assert done.code == 2
+    assert "does not fit" in done.err
+    assert "\n  --batch-size 16 --accumulation 4\n" in done.err.partition("hint")[2]
+    assert not (workspace / "runs").exists()
+
+
+def test_a_gpu_is_planned_for_where_there_is_none(lc: Lc) -> None:
+    plan = planned(lc, "--gpu", "4090", "--model.dtype", "auto")
+    assert plan["limit"] == 23 * 2**30
+    assert plan["bytes"]["weights"] == 2 * plan["parameters"]  # bfloat16
+    faster = planned(lc, "--gpu", "H100", "--model.dtype", "auto")
+    assert faster["limit"] > plan["limit"]
+    assert faster["seconds"] == pytest.approx(plan["seconds"] * 165.2 / 989)
+    assert planned(lc, "--gpu", "4090", "--memory.limit", "16")["limit"] == 16 * 2**30
+    said = lc("plan", "tiny", "--gpu", "4090").out
+    assert "4090's data sheet" in said
+    assert "it fits" in said
+
+
+def test_a_gpu_that_is_not_in_the_table_is_refused_with_those_that_are(lc: Lc) -> None:
+    done = lc("plan", "tiny", "--gpu", "1080")
+    assert done.code == 2
+    assert "4090" in done.err
 
 
 @pytest.mark.parametrize("command", ["plan", "train"])

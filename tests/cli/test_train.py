@@ -15,6 +15,7 @@ from lovecraft.config import record
 from lovecraft.runs import Run
 from lovecraft.train import control, loop, state
 from lovecraft.train.metrics import read
+from lovecraft.train.updates import AfterBackward
 from tests.tiny import tiny_model_dir
 
 Lc = Callable[..., Any]
@@ -266,7 +267,7 @@ def test_after_a_loss_that_is_not_finite_only_a_change_helps(
     lc: Lc, workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "gradient_norm", lambda _: float("nan"))
+        patch.setattr(AfterBackward, "norm", lambda _: float("nan"))
         failed = lc("train", "tiny", "--save", "none")
     assert failed.code == 3
     assert "step 1" in failed.err

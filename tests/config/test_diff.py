@@ -66,7 +66,7 @@ def test_a_difference_names_both_origins(workspace: Path) -> None:
     tiny = load("tiny").cls
     other = override(tiny, {"optimizer": SGD, "batch_size": 5})
     found = {change.path: change for change in diff(entries(tiny, workspace), entries(other, workspace))}
-    inside = [f"optimizer.{name}" for name in ("lr", "betas", "eps")]
+    inside = [f"optimizer.{name}" for name in ("lr", "betas", "eps", "state_dtype")]
     assert list(found) == ["optimizer", *inside, "batch_size", "optimizer.momentum"]
     assert found["batch_size"] == Change("batch_size", 2, 5, "projects/tiny/default.py:8", "an override")
     assert (found["optimizer.betas"].b, found["optimizer.betas"].b_origin) == (None, "")

@@ -7,7 +7,9 @@ from multiprocessing.context import ForkServerProcess
 
 import torch
 
-from lovecraft.train import loop, state
+from lovecraft.train import state, updates
+from lovecraft.train.optim.step import Step
+from lovecraft.train.updates import AfterBackward
 from tests.train.bench import Bench
 
 
@@ -28,21 +30,21 @@ def _train(bench: Bench, where: str, changes: dict[str, object]) -> None:
 
 def _die_in_a_step() -> None:
     """Die in step 5, after its backward and before its update."""
-    norm, calls = loop.gradient_norm, iter(range(1, 100))
-    loop.gradient_norm = lambda p: norm(p) if next(calls) < 5 else _die()
+    norm, calls = AfterBackward.norm, iter(range(1, 100))
+    AfterBackward.norm = lambda self: norm(self) if next(calls) < 5 else _die()
 
 
 def _die_in_an_update() -> None:
     """Die in step 4, with some parameters updated."""
-    update = loop.update
+    update = updates.update
 
-    def half(optimizer: object, parameters: dict[str, object], *words: object, step: int, **rest: object) -> None:
-        some = dict(list(parameters.items())[: 10 if step == 4 else None])
-        update(optimizer, some, *words, step=step, **rest)
-        if step == 4:
+    def half(step: Step, parameters: dict[str, object], *words: object) -> None:
+        some = dict(list(parameters.items())[: 10 if step.number == 4 else None])
+        update(step, some, *words)
+        if step.number == 4:
             _die()
 
-    loop.update = half
+    updates.update = half
 
 
 def _die_in_a_save() -> None:

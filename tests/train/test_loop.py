@@ -20,9 +20,10 @@ from lovecraft.errors import ConfigError, RunError, TrainingFailed
 from lovecraft.models import read_architecture
 from lovecraft.runs import Run
 from lovecraft.tokenizer import load_tokenizer
-from lovecraft.train import evaluate, loop, optim, state
+from lovecraft.train import evaluate, loop, state
 from lovecraft.train.control import LOCK
 from lovecraft.train.schedule import multiplier
+from lovecraft.train.updates import AfterBackward
 from tests.train.bench import Bench, rows
 
 
@@ -155,9 +156,9 @@ def test_masters_start_from_the_float32_weights_on_disk(bench: Bench) -> None:
 
 def poison(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """Make the norm of the gradients NaN at one step."""
-    norm = optim.step.gradient_norm
+    norm = AfterBackward.norm
     calls = iter(range(1, 100))
-    monkeypatch.setattr(loop, "gradient_norm", lambda p: torch.nan if next(calls) == step else norm(p))
+    monkeypatch.setattr(AfterBackward, "norm", lambda self: torch.nan if next(calls) == step else norm(self))
 
 
 def test_nan_stops_before_the_update_and_names_step_and_documents(
@@ -168,7 +169,7 @@ def test_nan_stops_before_the_update_and_names_step_and_documents(
     with pytest.raises(TrainingFailed, match=r"step 3: .* nan .*\(blocks? \d+.* of documents? [ab]\.txt") as caught:
         bench.train(bench.config(save__every=2), run)
     assert caught.value.exit_code == 3
-    assert "the step was not applied" in caught.value.message
+    assert "nothing of the step is kept" in caught.value.message
     assert "optimizer.lr" in caught.value.hint
     assert run.status["status"] == "failed"
     assert run.status["reason"] == "not finite"
@@ -178,13 +179,13 @@ def test_nan_stops_before_the_update_and_names_step_and_documents(
 def ruin(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """Let the update of one step leave a NaN in the weights."""
 
-    def updated(config: object, parameters: dict[str, Tensor], *args: object, step: int, **kwargs: object) -> None:
-        update(config, parameters, *args, step=step, **kwargs)  # type: ignore[arg-type]
-        if step == at:
-            next(iter(parameters.values())).data.view(-1)[0] = torch.nan
+    def finished(self: AfterBackward, scale: float) -> None:
+        finish(self, scale)
+        if self._step is not None and self._step.number == step:
+            next(iter(self.parameters.values())).data.view(-1)[0] = torch.nan
 
-    at, update = step, loop.update
-    monkeypatch.setattr(loop, "update", updated)
+    finish = AfterBackward.finish
+    monkeypatch.setattr(AfterBackward, "finish", finished)
 
 
 def test_a_held_out_loss_that_is_not_finite_is_a_failure(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,7 +218,7 @@ def test_running_out_of_memory_names_the_knobs_and_may_be_resumed(
 
     run = bench.run()
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "update", no_memory)
+        patch.setattr(AfterBackward, "finish", no_memory)
         with pytest.raises(TrainingFailed, match="out of memory") as caught:
             bench.train(bench.config(), run)
     assert "batch_size" in caught.value.hint
@@ -229,7 +230,7 @@ def test_other_errors_of_torch_are_not_hidden(bench: Bench, monkeypatch: pytest.
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
-    monkeypatch.setattr(loop, "update", broken)
+    monkeypatch.setattr(AfterBackward, "finish", broken)
     with pytest.raises(RuntimeError, match="mat1"):
         bench.train(bench.config(), bench.run())
 

@@ -1,15 +1,19 @@
 """Checkpointing and offload change where tensors wait, never what they are."""
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
 
 from lovecraft.checkpoint import load_model
 from lovecraft.models.llama import Block, Llama, RunBlock, call
+from lovecraft.train.batches import collate, largest, largest_tokens, step_blocks
 from lovecraft.train.checkpointing import checkpointed
 from lovecraft.train.loss import linear_cross_entropy
-from lovecraft.train.offload import KEEP, Offload
+from lovecraft.train.offload import KEEP, Offload, slab_bytes
 from tests.tiny import tiny_model_dir
+from tests.train.bench import Bench, packed
 
 LAYERS = 5
 
@@ -63,6 +67,29 @@ def test_offload_moves_each_input_but_the_last_ones_and_nothing_else(
     monkeypatch.setattr(Offload, "_pack", spy)
     gradients(model, offload.run_block, ids)
     assert sent == [(index, (2, 16, 64)) for index in range(LAYERS - KEEP)]
+    assert offload._slab is not None
+    assert offload._slab.nbytes == sum(4 * math.prod(shape) for _, shape in sent)
+    assert offload._slab.nbytes == slab_bytes(LAYERS, row=4 * 2 * 16 * 64)
+
+
+def test_the_slab_is_made_once_however_the_batches_change(model: Llama) -> None:
+    offload = Offload(LAYERS, largest=3 * 16 * 64)
+    gradients(model, offload.run_block, tokens(1, 0))
+    slab = offload._slab
+    for rows in (2, 3, 1):
+        gradients(model, offload.run_block, tokens(rows, 0))
+        assert offload._slab is slab
+
+
+def test_the_largest_batch_of_a_run_fits_into_the_slab(bench: Bench) -> None:
+    config = bench.config(batch_size=3)
+    pieces = bench.built(config).splits["train"]
+    for blocks in (pieces, packed(pieces)):
+        most = largest_tokens(config, blocks)
+        numbers = [some for step in range(1, 9) for some in step_blocks(config, len(blocks), step)]
+        sizes = [collate(blocks, some, torch.device("cpu")).input_ids.numel() for some in numbers]
+        rehearsed = collate(blocks, largest(config, blocks), torch.device("cpu")).input_ids.numel()
+        assert max(sizes) <= rehearsed <= most
 
 
 def test_every_input_is_wanted_back_once(model: Llama) -> None:

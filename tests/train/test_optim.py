@@ -1,5 +1,6 @@
 """Our optimizers against torch.optim in float32, and how bfloat16 weights take small updates."""
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -9,7 +10,8 @@ from torch import Tensor
 from lovecraft import SGD, Adafactor, AdamW, OptimizerConfig
 from lovecraft.errors import ConfigError
 from lovecraft.train.optim import rounding, view
-from lovecraft.train.optim.step import gradient_norm, is_decayed, new_state, update
+from lovecraft.train.optim import step as steps
+from lovecraft.train.optim.step import State, begin_step, gradient_norm, is_decayed, new_state
 
 SHAPES = {
     "model.embed_tokens.weight": (37, 8),
@@ -35,6 +37,15 @@ def give_gradients(parameters: Parameters, step: int) -> None:
     generator = torch.Generator().manual_seed(1000 + step)
     for parameter in parameters.values():
         parameter.grad = torch.randn(parameter.shape, generator=generator).to(parameter.dtype)
+
+
+def update(
+    optimizer: OptimizerConfig, ours: Parameters, state: State, *, step: int, lr: float, seed: int, scale: float = 1.0
+) -> None:
+    """Take a step with the gradients that the parameters hold."""
+    gradients = {name: parameter.grad for name, parameter in ours.items() if parameter.grad is not None}
+    begun = begin_step(optimizer, ours, number=step, lr=lr, seed=seed)
+    steps.update(begun, ours, gradients, state, scale)
 
 
 def train(
@@ -140,11 +151,13 @@ def test_gradient_norm_is_torchs_and_sees_every_nan() -> None:
     ours = parameters(torch.bfloat16)
     give_gradients(ours, 1)
     gradients = [p.grad.float() for p in ours.values() if p.grad is not None]
-    assert gradient_norm(ours) == pytest.approx(torch.nn.utils.get_total_norm(gradients).item(), rel=1e-6)
+    assert gradient_norm([p.grad for p in ours.values() if p.grad is not None]) == pytest.approx(
+        torch.nn.utils.get_total_norm(gradients).item(), rel=1e-6
+    )
     gradient = ours["model.norm.weight"].grad
     assert gradient is not None
     gradient[3] = torch.nan
-    assert gradient_norm(ours) != gradient_norm(ours)
+    assert math.isnan(gradient_norm([gradient]))
 
 
 # --- bfloat16 -----------------------------------------------------------------------------------------
@@ -244,3 +257,47 @@ def test_no_state_or_temporary_of_adafactor_is_as_large_as_a_matrix() -> None:
     ours = parameters()
     state = new_state(Adafactor(), ours)
     assert {slot: tuple(t.shape) for slot, t in state[MATRIX].items()} == {"row_var": (24, 1), "col_var": (1, 16)}
+
+
+# --- bfloat16 moments ---------------------------------------------------------------------------------
+
+
+def second_moment(optimizer: AdamW, steps: int = 400) -> Tensor:
+    """Return the mean second moment after `steps` whose gradients are 1: 1 - 0.999 ** steps."""
+    parameter = torch.zeros(4096, requires_grad=True)
+    state = new_state(optimizer, {"w": parameter})
+    for step in range(1, steps + 1):
+        parameter.grad = torch.ones_like(parameter)
+        update(optimizer, {"w": parameter}, state, step=step, lr=1e-3, seed=0)
+    return state["w"]["exp_avg_sq"].double().mean()
+
+
+@pytest.mark.usefixtures("large_parts")
+def test_bfloat16_moments_take_updates_that_nearest_would_lose(monkeypatch: pytest.MonkeyPatch) -> None:
+    narrow = AdamW(state_dtype="bfloat16")
+    assert second_moment(narrow).item() == pytest.approx(1 - 0.999**400, rel=0.01)
+    monkeypatch.setattr(view, "round_stochastically", lambda value, into, words: into.copy_(value))
+    assert second_moment(narrow).item() < 0.8 * (1 - 0.999**400)  # it stands where a step is half of a last digit
+
+
+def test_bfloat16_moments_train_as_float32_ones_do_and_repeat_by_their_seed() -> None:
+    wide, narrow, again = (train(AdamW(lr=1e-2, state_dtype=t)) for t in ("float32", "bfloat16", "bfloat16"))
+    for name in SHAPES:
+        assert torch.equal(narrow[name], again[name])
+        assert not torch.equal(narrow[name], wide[name])
+        torch.testing.assert_close(narrow[name], wide[name], rtol=0, atol=2e-3)  # of about 5e-2 that each weight moves
+
+
+def test_noise_of_a_parameter_and_of_its_moments_differ() -> None:
+    noise = rounding.step_noise(0, 1, 100, torch.device("cpu"))
+    drawn = {tuple(noise.words(100, 0, 0, state).tolist()) for state in ("", "exp_avg", "exp_avg_sq")}
+    assert len(drawn) == 3
+
+
+@pytest.mark.parametrize("rounding_of_weights", ["nearest", "master"])
+def test_noise_for_the_moments_does_not_touch_weights_that_do_without(rounding_of_weights: str) -> None:
+    def first_step(**options: object) -> Parameters:
+        return train(AdamW(lr=1e-2, rounding=rounding_of_weights, **options), steps=1, dtype=torch.bfloat16)
+
+    wide, narrow = first_step(), first_step(state_dtype="bfloat16")
+    assert all(torch.equal(wide[name], narrow[name]) for name in SHAPES)  # a first step is made of float32 moments

@@ -2,8 +2,10 @@ import numpy as np
 import pytest
 import torch
 
+from lovecraft import Adafactor
 from lovecraft.models import Architecture, read_architecture
 from lovecraft.models.architecture import RopeParameters, parameter_count
+from lovecraft.train.memory import GIB, Limits, choose
 from lovecraft.train.plan import measured_rate, piece_flops, plan
 from tests.train.bench import Bench, packed
 
@@ -69,3 +71,15 @@ def test_the_plan_counts_attention_by_piece(bench: Bench, size: int) -> None:
 
 def test_the_rate_of_this_machine_is_measured() -> None:
     assert measured_rate(CPU, torch.float32, seconds=0.01) > 1e8
+
+
+@pytest.mark.parametrize(("block", "batch"), [(4096, 4), (8192, 2), (16384, 1)])
+@pytest.mark.parametrize(("gib", "offload"), [(23.0, "none"), (22.0, "block_inputs")])
+def test_mistral_7b_fits_one_gpu_of_24_gb(bench: Bench, block: int, batch: int, gib: float, offload: str) -> None:
+    config = bench.config(optimizer=Adafactor, dataset__block_size=block, batch_size=batch)
+    limits = Limits(int(gib * GIB))
+    found = choose(config, mistral_7b(4096), torch.bfloat16, torch.device("cuda"), limits)
+    assert found.fits
+    assert (found.checkpointing, found.offload, found.update) == ("block", offload, "in_backward")
+    assert found.peak / GIB == pytest.approx(22.5 if offload == "none" else 19.0, abs=0.2)
+    assert found.weights / GIB == pytest.approx(13.49, abs=0.01)

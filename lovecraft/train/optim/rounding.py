@@ -23,9 +23,12 @@ class Noise:
     key: str
     table: Tensor
 
-    def words(self, count: int, index: int, start: int) -> Tensor:
-        """Return `count` words from 0 to 65535 for the part of parameter number `index` that begins at `start`."""
-        return self.table[:count] ^ (_hash(f"{self.key}/{index}/{start}") & 0xFFFF)
+    def words(self, count: int, index: int, start: int, state: str = "") -> Tensor:
+        """Return `count` words from 0 to 65535 for the part of parameter number `index` that begins at `start`.
+
+        The parameter's `state` of that name has noise of its own.
+        """
+        return self.table[:count] ^ (_hash(f"{self.key}/{index}/{start}{state}") & 0xFFFF)
 
 
 def step_noise(seed: int, step: int, size: int, device: torch.device) -> Noise:

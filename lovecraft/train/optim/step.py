@@ -1,14 +1,15 @@
 """One optimizer step over all named parameters, with the state in plain sight: parameter name -> slot -> tensor."""
 
 import types
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
+import attrs
 import torch
 from torch import Tensor
 
 from lovecraft.config.schema import SGD, Adafactor, AdamW, OptimizerConfig
 from lovecraft.train.optim import adafactor, adamw, sgd
-from lovecraft.train.optim.rounding import step_noise
+from lovecraft.train.optim.rounding import Noise, step_noise
 from lovecraft.train.optim.view import View, part_size
 
 State = dict[str, dict[str, Tensor]]
@@ -27,45 +28,73 @@ def new_state(
     return state
 
 
-def gradient_norm(parameters: Mapping[str, Tensor]) -> float:
+def gradient_norm(gradients: Iterable[Tensor]) -> float:
     """Return the norm of all gradients together, computed in float32; inf or nan if one of them is."""
-    norms = [
-        torch.linalg.vector_norm(part, dtype=torch.float32)
-        for parameter in parameters.values()
-        if parameter.grad is not None
-        for part in parameter.grad.reshape(-1).split(NORM_PART)
-    ]
+    return total_norm([norm for gradient in gradients for norm in part_norms(gradient)])
+
+
+def part_norms(gradient: Tensor) -> list[Tensor]:
+    """Return the norms of a gradient's parts, float32."""
+    return [torch.linalg.vector_norm(part.float()) for part in gradient.reshape(-1).split(NORM_PART)]
+
+
+def total_norm(norms: list[Tensor]) -> float:
+    """Return the norm of all gradients together from those of their parts."""
     return float(torch.linalg.vector_norm(torch.stack(norms)))
+
+
+@attrs.frozen
+class Step:
+    """Optimizer step `number` (the first is 1): what the updates of all parameters have in common."""
+
+    optimizer: OptimizerConfig
+    number: int
+    lr: float
+    noise: Noise | None
+
+
+def begin_step(
+    optimizer: OptimizerConfig, parameters: Mapping[str, Tensor], *, number: int, lr: float, seed: int
+) -> Step:
+    """Return step `number`, with the noise for whatever of it is rounded stochastically."""
+    like = next(iter(parameters.values()))
+    rounded = like.dtype == torch.bfloat16 and optimizer.rounding == "stochastic"
+    if rounded or (isinstance(optimizer, AdamW) and optimizer.state_dtype == "bfloat16"):
+        noise = step_noise(seed, number, max(map(part_size, parameters.values())), like.device)
+        return Step(optimizer, number, lr, noise)
+    return Step(optimizer, number, lr, None)
 
 
 @torch.no_grad()
 def update(
-    optimizer: OptimizerConfig,
+    step: Step,
     parameters: Mapping[str, Tensor],
+    gradients: Mapping[str, Tensor],
     state: State,
-    *,
-    step: int,
-    lr: float,
-    seed: int,
     scale: float = 1.0,
 ) -> None:
-    """Take optimizer step `step` (the first is 1) with gradients times `scale`; changes parameters and state."""
-    rule = _rule(optimizer)
-    narrow = [p for p in parameters.values() if p.dtype == torch.bfloat16]
-    noise = None
-    if narrow and optimizer.rounding == "stochastic":
-        noise = step_noise(seed, step, max(map(part_size, narrow)), narrow[0].device)
+    """Take a step with `gradients`, by parameter, times `scale`; changes parameters and state."""
     for index, (name, parameter) in enumerate(parameters.items()):
-        slots = state.get(name, {})
-        view = View(
-            parameter=parameter,
-            index=index,
-            scale=scale,
-            weight_decay=optimizer.weight_decay if is_decayed(name, parameter) else 0.0,
-            master=slots.get("master"),
-            noise=noise,
-        )
-        rule.update(optimizer, view, slots, step=step, lr=lr)
+        if name in gradients:
+            update_one(step, index, name, parameter, gradients[name], state.get(name, {}), scale)
+
+
+def update_one(
+    step: Step, index: int, name: str, parameter: Tensor, gradient: Tensor, slots: dict[str, Tensor], scale: float = 1.0
+) -> None:
+    """Take a step of one parameter, number `index` among all."""
+    optimizer = step.optimizer
+    view = View(
+        parameter=parameter,
+        whole_gradient=gradient,
+        index=index,
+        scale=scale,
+        weight_decay=optimizer.weight_decay if is_decayed(name, parameter) else 0.0,
+        master=slots.get("master"),
+        nearest=optimizer.rounding != "stochastic",
+        noise=step.noise,
+    )
+    _rule(optimizer).update(optimizer, view, slots, step=step.number, lr=step.lr)
 
 
 def is_decayed(name: str, parameter: Tensor) -> bool:

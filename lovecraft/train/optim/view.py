@@ -17,17 +17,19 @@ LARGE_PART = 1 << 22
 class View:
     """A parameter with its gradient; `parts` walks over its rows, so that no temporary is as large as the parameter.
 
-    `scale` multiplies the gradient (clipping). `master` holds float32 weights, `noise` rounds stochastically; with
-    neither, a bfloat16 parameter is rounded to nearest.
+    `scale` multiplies the gradient (clipping). `master` holds float32 weights. `noise` rounds bfloat16 weights and
+    state stochastically; weights that are to be rounded to the `nearest` do without.
     """
 
     parameter: Tensor
+    whole_gradient: Tensor
     index: int
     """The parameter's place among all, which tells its noise from the others'."""
 
     scale: float
     weight_decay: float
     master: Tensor | None
+    nearest: bool
     noise: Noise | None
 
     @property
@@ -44,8 +46,7 @@ class View:
 
     def gradient(self, part: slice) -> Tensor:
         """Return the gradient of a part in float32, not to be written to."""
-        assert self.parameter.grad is not None
-        gradient = self.parameter.grad[part].float()
+        gradient = self.whole_gradient[part].float()
         return gradient if self.scale == 1.0 else gradient * self.scale
 
     def weight(self, part: slice) -> Tensor:
@@ -57,10 +58,17 @@ class View:
         into = self.parameter[part]
         if into.dtype == torch.float32:
             return  # `weight` was the parameter itself
-        if self.noise is not None:
-            round_stochastically(weight, into, self.noise.words(weight.numel(), self.index, part.start))
-        else:
+        if self.noise is None or self.nearest:
             into.copy_(weight)
+        else:
+            round_stochastically(weight, into, self.noise.words(weight.numel(), self.index, part.start))
+
+    def keep(self, name: str, state: Tensor, part: slice, value: Tensor) -> None:
+        """Write a part's float32 `value` back into the state of that name; `value` is not valid afterwards."""
+        if state.dtype == torch.float32:
+            return  # `value` was the state itself
+        assert self.noise is not None
+        round_stochastically(value, state[part], self.noise.words(value.numel(), self.index, part.start, name))
 
 
 def part_size(parameter: Tensor) -> int:
