@@ -93,6 +93,11 @@ def collate(blocks: Blocks, numbers: np.ndarray, device: torch.device) -> Batch:
     )
 
 
+def is_due(every: int | None, step: int) -> bool:
+    """Say whether something that is done `every` so many steps, or never, is done after this one."""
+    return every is not None and step % every == 0
+
+
 def _per_step(config: TrainConfig) -> int:
     return config.batch_size * config.accumulation
 

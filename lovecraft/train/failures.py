@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from lovecraft.data.blocks import DOCUMENT, Blocks
@@ -92,8 +91,8 @@ def recorded(run: Run) -> Iterator[None]:
         ratio = {"ratio": error.ratio} if isinstance(error, Spiked) else {}
         run.say(**{**run.status, "status": "failed", "reason": reason, **ratio})
         raise
-    except (OSError, SafetensorError) as error:
-        if isinstance(error, OSError) and error.errno not in UNWRITABLE:
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
             raise
         raise RunError(
             f"{run.directory} cannot be written: {error}",

@@ -17,27 +17,23 @@ import torch
 from lovecraft.config.resolve import resolve
 from lovecraft.config.schema import Save, TrainConfig
 from lovecraft.data.build import Built
-from lovecraft.errors import ModelError
 from lovecraft.models.architecture import config_of
 from lovecraft.models.llama import Llama
 from lovecraft.runs import Run
 from lovecraft.tokenizer import Tokenizer
 from lovecraft.train import failures, sinks, state
-from lovecraft.train.batches import collate, step_blocks, total_steps
-from lovecraft.train.control import PATIENCE, Control, Stopped, controlled
+from lovecraft.train.batches import collate, is_due, step_blocks, total_steps
+from lovecraft.train.control import PATIENCE, controlled
 from lovecraft.train.display import Display
-from lovecraft.train.evaluate import evaluate
+from lovecraft.train.held_out import is_wanting, lost_patience, measure
 from lovecraft.train.loss import linear_cross_entropy
 from lovecraft.train.memory import peak_memory
-from lovecraft.train.metrics import Metrics, best_step, fruitless, running_mean
+from lovecraft.train.metrics import Metrics, best_step, running_mean
 from lovecraft.train.plan import ideal_seconds, measured_rate
 from lovecraft.train.rehearsal import rehearse
-from lovecraft.train.sample import continuation
 from lovecraft.train.schedule import multiplier
 from lovecraft.train.setup import Training, base_directory, prepare
 from lovecraft.train.trace import traced
-
-SAMPLED_TOKENS = 80
 
 
 @attrs.frozen
@@ -70,25 +66,24 @@ def train(config: TrainConfig, run: Run, built: Built, tokenizer: Tokenizer) -> 
             for note in t.notes:
                 display.say(note)
             rehearse(t)
-            if _wants_measuring(t, metrics):
-                _evaluate(t, metrics, display, control)
-            reason = _lost_patience(t, metrics) or control.reason()
+            measure(t, metrics, display, control)
+            reason = lost_patience(t, metrics) or control.reason()
 
             while t.progress.step < t.steps and reason in ("", "save"):
                 with trace.step():
                     row = take_step(t)
                 step, is_last = row["step"], row["step"] == t.steps
                 display.show(row, t.progress.mean_loss or row["loss"])
-                if is_last or _is_due(config.log.every, step):
+                if is_last or is_due(config.log.every, step):
                     metrics.write(**row)
-                improved = _wants_measuring(t, metrics) and _evaluate(t, metrics, display, control)
-                reason = _lost_patience(t, metrics) or control.reason()
+                improved = measure(t, metrics, display, control)
+                reason = lost_patience(t, metrics) or control.reason()
                 if save is not None and _wants_saving(save, step, is_last, improved, reason):
                     _save(t, metrics, save)
                     if reason == "save":
                         control.asked = reason = ""
 
-        if t.progress.step == t.steps and reason != "abort" and not _wants_measuring(t, metrics):
+        if t.progress.step == t.steps and reason != "abort" and not is_wanting(t, metrics):
             reason = ""
         # Resumed with save = none, a run whose earlier steps were saved still lacks its last one.
         whole = save.final if save is not None else not state.checkpoints(run.directory)
@@ -155,63 +150,12 @@ def _refuse(t: Training, loss: float, norm: float | None, step: int, numbers: Se
     failures.refuse_spike(loss, t.progress.mean_loss, t.config.stop_on_spike, step, t.blocks, numbers)
 
 
-def _wants_measuring(t: Training, metrics: Metrics) -> bool:
-    """Say whether the held-out loss is due where the training is, and not measured: a stop may have cut that short."""
-    config, step = t.config.eval, t.progress.step
-    if config is None or t.held_out is None or any(row["step"] == step for row in metrics.evaluations):
-        return False
-    return step in (0, t.steps) or _is_due(config.every, step)
-
-
-def _evaluate(t: Training, metrics: Metrics, display: Display, control: Control) -> bool:
-    """Measure the held-out loss, print samples; return whether the loss is the lowest of this run's steps so far."""
-    config, step = t.config.eval, t.progress.step
-    assert config is not None
-    assert t.held_out is not None
-    try:
-        found = evaluate(
-            t.model,
-            t.held_out,
-            eos_id=t.tokenizer.eos_id,
-            batch_size=t.config.batch_size,
-            loss_chunk=t.config.memory.loss_chunk,
-            max_blocks=config.max_blocks,
-            heed=control.heed,
-        )
-    except Stopped:
-        return False
-    except ModelError as error:  # before the first step the model is to blame, after it the options
-        hint = failures.GENTLER if step else error.hint
-        raise failures.Diverged(f"after step {step}: {error.message}", hint=hint) from None
-    metrics.write(
-        step=step,
-        split=config.split,
-        loss=found.loss,
-        tokens=found.tokens,
-        perplexity=found.perplexity,
-        bits_per_byte=found.bits_per_byte,
-    )
-    per_byte = "" if found.bits_per_byte is None else f", {found.bits_per_byte:.4f} bits per byte"
-    display.say(f"step {step}: {config.split} loss {found.loss:.4f}, perplexity {found.perplexity:.2f}{per_byte}")
-    with contextlib.suppress(Stopped):
-        for prompt in config.prompts:
-            said = continuation(t.model, t.tokenizer, prompt, SAMPLED_TOKENS, control.heed)
-            display.sample(f"step {step}: a sample", prompt, said)
-    return best_step(metrics.evaluations) == step
-
-
-def _lost_patience(t: Training, metrics: Metrics) -> str:
-    """Return PATIENCE if the held-out loss has not fallen for as many evaluations as the config waits for."""
-    patience = None if t.config.eval is None else t.config.eval.patience
-    return PATIENCE if patience is not None and fruitless(metrics.evaluations) >= patience else ""
-
-
 def _wants_saving(save: Save, step: int, is_last: bool, improved: bool, reason: str) -> bool:
     if reason == "abort":
         return False
     if is_last or reason == PATIENCE:
         return save.final or reason not in ("", PATIENCE)
-    return bool(reason) or _is_due(save.every, step) or (save.best and improved)
+    return bool(reason) or is_due(save.every, step) or (save.best and improved)
 
 
 def _save(t: Training, metrics: Metrics, save: Save) -> None:
@@ -227,7 +171,3 @@ def _save(t: Training, metrics: Metrics, save: Save) -> None:
         config=config_of(base_directory(t.config), resolve(t.config.model)),
     )
     state.prune(t.run.directory, save, best_step(metrics.evaluations))
-
-
-def _is_due(every: int | None, step: int) -> bool:
-    return every is not None and step % every == 0

@@ -20,7 +20,7 @@ from lovecraft.errors import ConfigError, RunError, TrainingFailed
 from lovecraft.models import read_architecture
 from lovecraft.runs import Run
 from lovecraft.tokenizer import load_tokenizer
-from lovecraft.train import evaluate, loop, state
+from lovecraft.train import evaluate, held_out, loop, state
 from lovecraft.train.control import LOCK
 from lovecraft.train.schedule import multiplier
 from lovecraft.train.updates import AfterBackward
@@ -306,7 +306,7 @@ def test_the_newest_and_the_best_are_kept_and_only_the_newest_has_optimizer_stat
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = bench.run()
-    monkeypatch.setattr(loop, "evaluate", losses([1.0, 5.0, 3.0, 4.0, 4.5, 6.0, 7.0]))  # step 0 does not count
+    monkeypatch.setattr(held_out, "evaluate", losses([1.0, 5.0, 3.0, 4.0, 4.5, 6.0, 7.0]))  # step 0 does not count
     bench.train(bench.config(eval__every=1, save__every=1, save__keep=2), run)
     assert list(state.checkpoints(run.directory)) == [2, 5, 6]
     assert [state.has_optimizer(d) for d in state.checkpoints(run.directory).values()] == [False, False, True]
@@ -319,7 +319,7 @@ def test_the_newest_and_the_best_are_kept_and_only_the_newest_has_optimizer_stat
 
 def test_an_improvement_is_saved_between_the_regular_checkpoints(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     run = bench.run()
-    monkeypatch.setattr(loop, "evaluate", losses([9.0, 5.0, 4.0, 4.1, 4.2, 4.3, 4.4]))
+    monkeypatch.setattr(held_out, "evaluate", losses([9.0, 5.0, 4.0, 4.1, 4.2, 4.3, 4.4]))
     bench.train(bench.config(eval__every=1, save__keep=1), run)
     assert list(state.checkpoints(run.directory)) == [2, 6]
 
@@ -394,7 +394,7 @@ def test_without_a_lower_loss_for_long_enough_the_run_is_finished(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = bench.run()
-    monkeypatch.setattr(loop, "evaluate", losses([1.0, 5.0, 4.0, 4.5, 4.0, 1.0]))  # step 0 does not count
+    monkeypatch.setattr(held_out, "evaluate", losses([1.0, 5.0, 4.0, 4.5, 4.0, 1.0]))  # step 0 does not count
     outcome = bench.train(bench.config(eval__every=1, eval__patience=2), run)
     assert (outcome.step, outcome.reason) == (4, "patience")
     assert (run.status["status"], run.status["reason"]) == ("finished", "patience")
@@ -403,7 +403,7 @@ def test_without_a_lower_loss_for_long_enough_the_run_is_finished(
 
 def test_a_lower_loss_begins_the_waiting_anew(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     run = bench.run()
-    monkeypatch.setattr(loop, "evaluate", losses([1.0, 5.0, 6.0, 4.0, 5.0, 3.0, 4.0]))
+    monkeypatch.setattr(held_out, "evaluate", losses([1.0, 5.0, 6.0, 4.0, 5.0, 3.0, 4.0]))
     assert bench.train(bench.config(eval__every=1, eval__patience=2), run).reason == ""
     assert run.status["status"] == "finished"
 

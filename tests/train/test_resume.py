@@ -19,7 +19,7 @@ from lovecraft.errors import RunError
 from lovecraft.models import read_architecture
 from lovecraft.models.architecture import parameter_count
 from lovecraft.runs import Run
-from lovecraft.train import control, display, evaluate, loop, sample, state
+from lovecraft.train import control, display, evaluate, held_out, loop, sample, state
 from tests.train import children
 from tests.train.bench import Bench, rows
 
@@ -231,7 +231,7 @@ def test_a_best_loss_that_is_measured_only_after_a_stop_is_kept(bench: Bench, mo
         in_batch(patch, 7, lambda: signal.raise_signal(signal.SIGTERM))
         assert bench.train(config, run).step == 2
     measured = iter([1.0, 2.0, 3.0])
-    monkeypatch.setattr(loop, "evaluate", lambda *_, **__: evaluate.Evaluation(next(measured), None, 1, 1))
+    monkeypatch.setattr(held_out, "evaluate", lambda *_, **__: evaluate.Evaluation(next(measured), None, 1, 1))
     bench.train(config, run)
     assert list(state.checkpoints(run.directory)) == [2, 6]
     best = state.checkpoint_directory(run, "best")
@@ -430,14 +430,14 @@ def test_resumed_without_save_a_run_whose_steps_were_saved_is_not_finished(
 
 
 def test_what_was_asked_before_the_first_step_is_done_after_it(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    run, measured = bench.run(), loop.evaluate
+    run, measured = bench.run(), held_out.evaluate
 
     def asked(*words: object, **more: object) -> object:
-        monkeypatch.setattr(loop, "evaluate", measured)
+        monkeypatch.setattr(held_out, "evaluate", measured)
         control.request(run.directory, "save")
         return measured(*words, **more)
 
-    monkeypatch.setattr(loop, "evaluate", asked)
+    monkeypatch.setattr(held_out, "evaluate", asked)
     bench.train(bench.config(save__best=False), run)
     assert list(state.checkpoints(run.directory)) == [1, 6]
 
