@@ -211,5 +211,8 @@ def _summary(found: Run) -> None:
     if _saves_nothing(found):
         console.say("nothing saved")
         return
+    best = metrics.best_step(measured)
+    if best in checkpoints(found.directory) and best != measured[-1]["step"]:
+        console.say(f"it was lowest after step {best}: `lc serve {found.name} --checkpoint best`")
     console.say(f"serve it, and talk to it:\n  lc serve {found.name}")
     console.say('  lc generate --url http://127.0.0.1:8000 "The old lighthouse"')

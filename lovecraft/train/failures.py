@@ -63,7 +63,7 @@ def refuse_spike(
     if mean and most is not None and loss > most * mean:
         raise Spiked(
             f"step {step}: the loss is {loss:.4f}, {loss / mean:.2f} times its running mean of {mean:.4f} "
-            f"({_batch(blocks, numbers)}); the step was not applied",
+            f"({_batch(blocks, numbers)}); nothing of the step is kept",
             hint=f"look at these documents; {GENTLER}; or raise stop_on_spike",
             ratio=loss / mean,
         )

@@ -60,12 +60,12 @@ def read(directory: Path) -> list[dict[str, Any]]:
 
 def newest(directory: Path, steps: int) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
     """Return a run's last `steps` training rows, newest first, and its last evaluation, parsing nothing else."""
-    try:
+    training: list[dict[str, Any]] = []
+    with contextlib.suppress(FileNotFoundError, ValueError):
         lines = (directory / NAME).read_text(encoding="utf-8").split("\n")[-2::-1]
-    except FileNotFoundError:
-        return [], None
-    training = [json.loads(line) for line in islice((line for line in lines if '"split"' not in line), steps)]
-    return training, next((json.loads(line) for line in lines if '"split"' in line), None)
+        training.extend(json.loads(line) for line in islice((line for line in lines if '"split"' not in line), steps))
+        return training, next((json.loads(line) for line in lines if '"split"' in line), None)
+    return training, None
 
 
 def running_mean(mean: float | None, loss: float, step: int) -> float:

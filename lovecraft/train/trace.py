@@ -66,11 +66,9 @@ def table(events: list[FunctionEventAvg]) -> str:
     """Return the operators with the most time of their own, on the GPU where there is one."""
     on_gpu = any(event.self_device_time_total for event in events)
     spent = {str(e.key): (e.self_device_time_total if on_gpu else e.self_cpu_time_total, e.count) for e in events}
-    whole = sum(time for time, _ in spent.values()) or 1
+    whole = sum(us for us, _ in spent.values()) or 1
     most = sorted(spent.items(), key=lambda item: -item[1][0])[:OPERATORS]
-    rows = [
-        (f"{time / whole:6.1%}", f"{time / 1e3:9.1f} ms", f"{count:8,} ×", _short(key)) for key, (time, count) in most
-    ]
+    rows = [(f"{us / whole:6.1%}", f"{us / 1e3:9.1f} ms", f"{count:8,} ×", _short(key)) for key, (us, count) in most]
     return columns([("share", "own time", "calls", "operator"), *rows])
 
 

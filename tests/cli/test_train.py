@@ -13,7 +13,7 @@ from filelock import FileLock
 
 from lovecraft.config import record
 from lovecraft.runs import Run
-from lovecraft.train import control, loop, state
+from lovecraft.train import control, held_out, loop, state
 from lovecraft.train.metrics import read
 from lovecraft.train.updates import AfterBackward
 from tests.tiny import tiny_model_dir
@@ -277,6 +277,69 @@ def test_after_a_loss_that_is_not_finite_only_a_change_helps(
         assert "--new" in refused.err
     assert lc("train", "tiny", "--new").code == 0
     assert lc("train", "tiny", "--optimizer.lr", "0.0005").code == 0
+
+
+def test_after_a_spike_only_a_change_or_a_higher_limit_helps(
+    lc: Lc, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cross_entropy = loop.linear_cross_entropy
+    calls = iter(range(1, 100))
+    words = ["tiny", "--stop-on-spike", "2", "--eval", "none", "--save.every", "1"]
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "linear_cross_entropy", lambda *w: cross_entropy(*w) * (3 if next(calls) == 3 else 1))
+        failed = lc("train", *words)
+    assert failed.code == 3
+    assert re.search(r"step 3: the loss is .* times its running mean .*\(blocks? .* of documents? [ab]", failed.err)
+    refused = lc("train", *words)
+    assert refused.code == 2
+    assert "raise --stop-on-spike" in refused.err
+    gone_on = lc("train", "tiny", "--stop-on-spike", "4", "--eval", "none", "--save.every", "1")
+    assert gone_on.code == 0
+    assert "resuming tiny/default/001 at step 2 of 4" in gone_on.err
+
+
+def test_a_run_that_learns_no_more_is_finished_early_and_goes_on_with_more_patience(
+    lc: Lc, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lovecraft.train.evaluate import Evaluation
+
+    losses = iter([9.0, 3.0, 4.0, 5.0, 6.0])
+
+    def measured(*_: object, **__: object) -> Evaluation:
+        return Evaluation(loss=next(losses), bits_per_byte=1.0, tokens=9, documents=1)
+
+    monkeypatch.setattr(held_out, "evaluate", measured)
+    words = ["tiny", "--eval.every", "1", "--eval.patience"]
+    done = lc("train", *words, "2")
+    assert done.code == 0
+    assert "finished early, after step 3 of 4: the held-out loss falls no more" in done.err
+    assert "it was lowest after step 1: `lc serve tiny/default/001 --checkpoint best`" in done.err
+    [row] = json.loads(lc("runs", "--json").out)
+    assert (row["status"], row["reason"], row["step"]) == ("finished", "patience", 3)
+    assert "tiny/default/001 is finished" in lc("train", *words, "1").err
+    gone_on = lc("train", *words, "none")
+    assert gone_on.code == 0
+    assert "resuming tiny/default/001 at step 3 of 4" in gone_on.err
+    assert run_of(workspace).status["reason"] == ""
+
+
+def test_the_last_evaluation_is_what_lc_eval_measures(lc: Lc, workspace: Path) -> None:
+    lc("train", "tiny")
+    last = read(run_of(workspace).directory)[-1]
+    found = json.loads(lc("eval", "tiny/default/001", "--json").out)
+    names = ("loss", "perplexity", "bits_per_byte", "tokens")
+    assert [last[name] for name in names] == [found[name] for name in names]
+
+
+def test_a_sink_without_its_package_makes_no_run(lc: Lc, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib.util
+
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name == "wandb" else find(name, *more))
+    done = lc("train", "tiny", "--log.sinks", "wandb")
+    assert done.code == 2
+    assert "pip install 'lovecraft-lc[wandb]'" in done.err
+    assert not (workspace / "runs").exists()
 
 
 def test_a_run_that_another_process_trains_is_left_alone(
