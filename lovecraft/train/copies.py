@@ -26,6 +26,9 @@ class PlainCopies:
     def sent_wholly(self, index: int) -> None:
         """Let the host wait until copy number `index` has ended."""
 
+    def release(self) -> None:
+        """Hold nothing that was sent."""
+
     def fetch(self, index: int, row: Tensor) -> Tensor:
         """Return a copy of `row` on the device, to be used after `wait`."""
         return row.clone()
@@ -57,7 +60,7 @@ class StreamCopies:
             self.sent[index] = self.down.record_event()
         self.leaving.append((tensor, self.sent[index]))
         if len(self.leaving) > IN_FLIGHT:
-            self._release(compute)
+            self._drop_oldest()
 
     def sent_wholly(self, index: int) -> None:
         """Let the host wait until copy number `index` has ended."""
@@ -66,8 +69,7 @@ class StreamCopies:
     def fetch(self, index: int, row: Tensor) -> Tensor:
         """Begin a copy of `row` on the device, to be used after `wait`."""
         compute = torch.cuda.current_stream(self.device)
-        while self.leaving:
-            self._release(compute)
+        self.release()
         hidden = torch.empty(row.shape, dtype=row.dtype, device=self.device)
         self.up.wait_stream(compute)  # the memory of `hidden` may still be read by work queued before
         self.up.wait_event(self.sent[index])
@@ -80,8 +82,12 @@ class StreamCopies:
         """Let the computation wait for what `fetch` began."""
         torch.cuda.current_stream(self.device).wait_event(self.arrived.pop(index))
 
-    def _release(self, compute: torch.cuda.Stream) -> None:
-        """Drop the oldest leaving tensor: its memory may be used again once its copy has ended."""
+    def release(self) -> None:
+        """Hold nothing that was sent: its memory may be used again by what is computed after its copy has ended."""
+        while self.leaving:
+            self._drop_oldest()
+
+    def _drop_oldest(self) -> None:
         tensor, sent = self.leaving.popleft()
-        compute.wait_event(sent)
+        torch.cuda.current_stream(self.device).wait_event(sent)
         del tensor

@@ -91,6 +91,7 @@ class OnHost:
         for adding in self._adding.values():
             adding.result()
         self._adding.clear()
+        self._copies.release()
 
 
 def gradient_bytes(parameters: Mapping[str, Tensor]) -> int:

@@ -121,7 +121,8 @@ def table(
     joined = windowed or config.dataset.packing != "none"
     block = block_bytes(arch, tokens, dtype.itemsize, joined=joined)
     row = tokens * arch.hidden_size * dtype.itemsize  # one hidden state
-    offloaded = offload == "block_inputs" and device.type != "cpu"
+    gpu = device.type == "cuda"  # else the host's memory is the device's
+    offloaded = offload == "block_inputs" and gpu
     kept = kept_on_device(arch.num_hidden_layers) if offloaded else arch.num_hidden_layers
     inputs = kept * (block if checkpointing == "none" else row)
     again = block if checkpointing == "block" else 0  # the one that is computed again
@@ -139,9 +140,8 @@ def table(
     at_loss = held + inputs + 2 * row + logits  # 2: the final norm's input and output
     beginning = max(held, head) + inputs + again + row + workspace
     ending = gradients + waiting + block + row + workspace
-    peak = weights + max(at_loss, beginning, ending) + (OVERHEAD if device.type == "cuda" else 0)
-    if update != "host" or device.type == "cpu":
-        peak += optimizer
+    peak = weights + max(at_loss, beginning, ending) + (OVERHEAD if gpu else on_host)
+    peak += 0 if gpu and update == "host" else optimizer
     return Bytes(
         checkpointing=checkpointing,
         offload=offload,
@@ -155,7 +155,7 @@ def table(
         logits=logits,
         workspace=workspace,
         host=on_host + (optimizer if update == "host" else 0),
-        peak=peak + (on_host if device.type == "cpu" else 0),
+        peak=peak,
     )
 
 
@@ -171,24 +171,23 @@ def _update_bytes(parameters: Mapping[str, Tensor], update: str, passes: int) ->
 def choices(config: TrainConfig, device: torch.device) -> list[Choice]:
     """Return the choices that the options leave open, the cheapest in time first.
 
-    On a CPU `auto` moves nothing to host memory, which is all there is. Raises ConfigError for options that exclude
-    each other.
+    Without a GPU `auto` moves nothing to host memory, which is all there is. Raises ConfigError for options that
+    exclude each other.
     """
     memory = resolve(config.memory)
     _refuse_exclusions(config, memory)
     whole = config.accumulation == 1 and config.max_grad_norm is None
-    open_offloads = ("none", "block_inputs") if device.type != "cpu" else ("none",)
+    hooked, where, gpu = memory.optimizer_in_backward, memory.optimizer_device, device.type == "cuda"
     open_updates = {
-        "after": memory.optimizer_in_backward != "on" and memory.optimizer_device != "host",
-        "in_backward": memory.optimizer_in_backward != "off" and memory.optimizer_device != "host" and whole,
-        "host": memory.optimizer_device == "host"
-        or (memory.optimizer_device == "auto" and memory.optimizer_in_backward != "on" and device.type != "cpu"),
+        "after": hooked != "on" and where != "host",
+        "in_backward": hooked != "off" and where != "host" and whole,
+        "host": where == "host" or (where == "auto" and hooked != "on" and gpu),
     }
     return [
         (checkpointing, offload, update)
         for checkpointing, offload, update in CHOICES
         if memory.checkpointing in (checkpointing, "auto")
-        and (memory.offload == offload or (memory.offload == "auto" and offload in open_offloads))
+        and (memory.offload == offload or (memory.offload == "auto" and (gpu or offload == "none")))
         and open_updates[update]
     ]
 
@@ -200,27 +199,22 @@ def _refuse_exclusions(config: TrainConfig, memory: Memory) -> None:
             "checkpointing keeps",
             hint="set memory.checkpointing to block or auto",
         )
-    if memory.optimizer_in_backward != "on":
-        return
-    excluded = {
-        f"accumulation = {config.accumulation}: a pass's gradient is only a part of the step's": config.accumulation
-        > 1,
-        f"max_grad_norm = {config.max_grad_norm}: the norm is known only after backward": config.max_grad_norm
-        is not None,
-        "memory.optimizer_device = host: there the update waits for all gradients": memory.optimizer_device == "host",
+    excluding = {  # option: (its value where it excludes, why)
+        "accumulation": (config.accumulation > 1 and config.accumulation, "a pass has only a part of the gradient"),
+        "max_grad_norm": (config.max_grad_norm, "the norm is known only after backward"),
+        "memory.optimizer_device": (memory.optimizer_device == "host" and "host", "there all gradients are waited for"),
     }
-    for why, holds in excluded.items():
-        if holds:
-            option = why.partition(" ")[0]
+    for option, (value, why) in excluding.items():
+        if value and memory.optimizer_in_backward == "on":
             raise ConfigError(
-                f"memory.optimizer_in_backward = on with {why}",
-                hint=f"set memory.optimizer_in_backward to auto or off, or leave {option} at its default",
+                f"memory.optimizer_in_backward = on with {option} = {value}: {why}",
+                hint=f"set memory.optimizer_in_backward to auto, or leave {option} at its default",
             )
 
 
 def memory_limits(memory: Memory, device: torch.device) -> Limits:
     """Return what training may use on this machine."""
-    return Limits(memory_limit(memory, device), None if device.type == "cpu" else free_host_memory())
+    return Limits(memory_limit(memory, device), free_host_memory() if device.type == "cuda" else None)
 
 
 def memory_limit(memory: Memory, device: torch.device) -> int:

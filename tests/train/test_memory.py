@@ -128,7 +128,10 @@ def test_the_host_is_asked_last_and_only_where_there_is_a_gpu(bench: Bench) -> N
     assert (chosen.update, chosen.fits) == ("host", True)
     assert chosen.host > chosen.optimizer == memory.state_bytes(resolve(config.optimizer), arch, torch.float32)
     assert not memory.choose(config, arch, torch.float32, GPU, memory.Limits(short.device, host=1000)).fits
-    assert all(update != "host" for _, _, update in memory.choices(config, CPU))
+    for shared in (CPU, torch.device("mps")):  # where the host's memory is the device's
+        assert all(
+            choice[1:] in (("none", "after"), ("none", "in_backward")) for choice in memory.choices(config, shared)
+        )
 
 
 def peak_bytes(work: Callable[[], None]) -> int:

@@ -10,7 +10,7 @@ from torch import Tensor
 from lovecraft.config.schema import SGD, Adafactor, AdamW, OptimizerConfig
 from lovecraft.train.optim import adafactor, adamw, sgd
 from lovecraft.train.optim.rounding import Noise, step_noise
-from lovecraft.train.optim.view import View, part_size
+from lovecraft.train.optim.view import LARGE_PART, View, part_size
 
 State = dict[str, dict[str, Tensor]]
 RULES: dict[type[OptimizerConfig], types.ModuleType] = {AdamW: adamw, Adafactor: adafactor, SGD: sgd}
@@ -35,7 +35,8 @@ def gradient_norm(gradients: Iterable[Tensor]) -> float:
 
 def part_norms(gradient: Tensor) -> list[Tensor]:
     """Return the norms of a gradient's parts, float32."""
-    return [torch.linalg.vector_norm(part.float()) for part in gradient.reshape(-1).split(NORM_PART)]
+    size = NORM_PART if gradient.is_cpu else LARGE_PART
+    return [torch.linalg.vector_norm(part.float()) for part in gradient.reshape(-1).split(size)]
 
 
 def total_norm(norms: list[Tensor]) -> float:
