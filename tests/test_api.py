@@ -71,7 +71,7 @@ def test_show_of_a_run_is_what_it_recorded(workspace: Path, run: Path, lc: Comma
     text = lc("show", "tiny/default/001").out
     for named in (run, str(run), run / "record.json", "tiny/default/001"):
         assert f"{lovecraft.show(named)}\n" == text
-    assert "max_steps                    9 " in text
+    assert re.search(r"^max_steps +9 ", text, re.MULTILINE)
 
 
 def test_show_of_an_instance_says_what_was_changed(workspace: Path) -> None:
@@ -82,7 +82,7 @@ def test_show_of_an_instance_says_what_was_changed(workspace: Path) -> None:
     assert re.sub(r" *tests/test_api.py:\d+", " HERE", lovecraft.show(changed)) == shown
     assert shown.count(" HERE") == 4
     swapped = lovecraft.show(cls(optimizer=SGD))
-    assert "optimizer                    SGD            an override" in swapped
+    assert re.search(r"^optimizer +SGD +an override", swapped, re.MULTILINE)
 
 
 def test_a_derived_value_of_an_instance_keeps_its_origin(workspace: Path, write: Write) -> None:
