@@ -12,14 +12,15 @@ import attrs
 import httpx2 as httpx
 from starlette.testclient import TestClient
 
+from lovecraft.chat_template import ChatTemplate
 from lovecraft.engine.engine import Engine
-from lovecraft.engine.request import Policy, Request, Steps
+from lovecraft.engine.request import Policy, Request
 from lovecraft.serve.app import make_app
 from lovecraft.serve.asgi import Access
 from lovecraft.serve.server import Server, bind
 from lovecraft.serve.service import Served, Service
 from lovecraft.tokenizer import Tokenizer
-from tests.fake import scripted
+from tests.fake import Scripts, Steps, scripted
 from tests.tiny import EOS_ID
 
 MODEL = "org/tiny"
@@ -47,11 +48,13 @@ def serving(
     *,
     policy: Policy = "error",
     max_queue: int = 64,
+    slots: int = 1,
+    template: ChatTemplate | None = None,
 ) -> Iterator[Made]:
     """Make a service over a fake engine, which says TEXT and EOS unless told otherwise."""
     generate = generate or scripted([*tokenizer.encode(TEXT), EOS_ID])
-    engine = Engine(generate, context=CONTEXT, max_queue=max_queue)
-    yield Made(Service(MODEL, policy, served=Served(tokenizer, engine)), engine)
+    engine = Engine(Scripts(generate, CONTEXT, slots), max_queue=max_queue)
+    yield Made(Service([MODEL], policy, served={MODEL: Served(tokenizer, engine, template)}), engine)
     engine.abort()
     engine.join(2)
 

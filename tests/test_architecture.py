@@ -48,7 +48,7 @@ MAY_IMPORT = {
     "convert": "errors files config pieces tokenizer models device checkpoint",
     "engine": "errors files config tokenizer models device checkpoint",
     "train": "errors files config tokenizer models device checkpoint data runs engine",
-    "serve": "errors files config tokenizer models device checkpoint engine chat_template",
+    "serve": "errors files config ranks tokenizer models device checkpoint engine chat_template",
     "cli": "*",
     "__main__": "cli",
     "__init__": "errors config",
@@ -67,7 +67,7 @@ FUNCTION_LINES = 60
 BROAD_EXCEPT = {
     "cli/__init__.py:main": "the process boundary: what a user's config raises is shown with the user's frames only",
     "cli/shell.py:do": "the shell: a command fails by our mistake, the session with its history goes on",
-    "engine/engine.py:_drive": "the engine's thread: one request fails, the others go on",
+    "engine/engine.py:_attempt": "the engine's thread: the requests of one pass fail, the others go on",
     "serve/server.py:work": "the loading thread: the error is handed to whoever waits for the model",
     "data/hub.py:_load": "the datasets library raises whatever its readers do: TypeError, yaml's own errors",
     "train/sinks.py:_try": "a sink's library raises whatever its network, disk or database does; training goes on",

@@ -349,6 +349,9 @@ class ServeConfig(Config):
     max_context: Annotated[int, gt(0)] | None = None
     """Longest context in tokens; none takes the model's own."""
 
+    max_concurrent: Annotated[int, ge(1), le(256)] = 8
+    """Requests that are continued at the same time; each has room for a whole context."""
+
     max_queue: Annotated[int, ge(0)] = 64
     """Requests that may wait; more are refused with 429."""
 

@@ -1,7 +1,7 @@
 """What goes into the engine and what comes out at the end; the ids come out in between. Imports no torch."""
 
 import secrets
-from collections.abc import Generator
+from collections.abc import Mapping
 from typing import Literal
 
 import attrs
@@ -33,6 +33,18 @@ class SamplingParams:
     seed: int = attrs.field(factory=new_seed)
     """The same seed draws the same tokens, whatever else the engine does."""
 
+    repetition_penalty: float = 1.0
+    """Divides the logits above 0 of tokens in the prompt or the continuation, and multiplies those below."""
+
+    presence_penalty: float = 0.0
+    """Taken from the logit of every token that the continuation has."""
+
+    frequency_penalty: float = 0.0
+    """Taken from the logit of a token as often as the continuation has it."""
+
+    logit_bias: Mapping[int, float] = attrs.field(factory=dict)
+    """Added to the logits of these tokens, before everything else."""
+
 
 @attrs.frozen
 class Request:
@@ -47,6 +59,25 @@ class Request:
     roll: bool = False
     """At the end of the context go on over its pinned head and newest half, instead of stopping."""
 
+    min_tokens: int = 0
+    """No token of `stop_ids` is drawn before there are so many."""
+
+    logprobs: int | None = None
+    """Tokens come as `Scored`, with so many of the most probable ones."""
+
+    score_prompt: bool = False
+    """The prompt's tokens are scored too, with `logprobs` of the most probable; then `max_tokens` may be 0."""
+
+
+@attrs.frozen
+class Scored:
+    """A token and its log-probability under the model's own distribution, before any rule of sampling."""
+
+    token: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+    """The most probable tokens there and theirs, in falling order."""
+
 
 @attrs.frozen
 class Read:
@@ -54,6 +85,9 @@ class Read:
 
     cached: int
     """Tokens of it that the cache held already."""
+
+    scores: tuple[Scored, ...] = ()
+    """The prompt's tokens after its first, where they are asked for."""
 
 
 @attrs.frozen
@@ -69,9 +103,8 @@ class Finish:
     """The same for machines: the error code and the HTTP status."""
 
 
-Steps = Generator[int | Read | None, None, Finish]
-"""A continuation under way. After every forward pass it yields: None or a `Read` while it reads, then tokens. It
-returns how it ended; closing it between two steps cancels it."""
+Event = int | Scored | Read | Finish
+"""What happens to a request: it is read, then come its tokens, then one Finish."""
 
 Policy = Literal["error", "stop", "roll"]
 """At the end of the context: refuse what would not fit, stop there, or roll."""

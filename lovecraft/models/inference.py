@@ -28,7 +28,9 @@ def for_inference(model: Llama) -> Llama:
 class FusedLinear(nn.Linear):
     """Linear maps of one input as one, their outputs side by side.
 
-    oneDNN rearranges a plain bfloat16 weight at every call; packed once, a CPU reads it half again as fast.
+    oneDNN rearranges a plain bfloat16 weight at every call; packed once, a CPU reads it half again as fast. With packed
+    weights a row's result is the same to the bit whatever rows stand beside it: so a text does not depend on its
+    neighbours. A lone float32 row would take another kernel, and gets a companion.
     """
 
     def __init__(self, weights: list[Tensor], biases: list[Tensor]) -> None:
@@ -50,11 +52,19 @@ class FusedLinear(nn.Linear):
 
     def then(self, input: Tensor, activation: str) -> Tensor:
         """Map as a packed one, with an activation on the outputs before they are rounded."""
+        if self._lone(input):
+            return self.then(torch.cat((input, input), dim=-2), activation).narrow(-2, 0, 1)
         return torch.ops.mkldnn._linear_pointwise(input, self.weight, self.bias, activation, [], "")
 
     def times(self, input: Tensor, factor: Tensor) -> Tensor:
         """Map as a packed one, with the outputs multiplied by `factor` before they are rounded."""
+        if self._lone(input):
+            twice = (torch.cat((x, x), dim=-2) for x in (input, factor))
+            return self.times(*twice).narrow(-2, 0, 1)
         return torch.ops.mkldnn._linear_pointwise.binary(input, factor, self.weight, self.bias, "mul")
+
+    def _lone(self, input: Tensor) -> bool:
+        return input.dtype == torch.float32 and input.numel() == self.in_features
 
 
 class FusedAttention(Attention):
@@ -108,4 +118,7 @@ def _fuse(*parts: nn.Linear) -> FusedLinear:
 
 
 def _packs(weight: Tensor) -> bool:
-    return weight.is_cpu and weight.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    if not (weight.is_cpu and torch.backends.mkldnn.is_available()):
+        return False
+    bf16 = weight.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return bf16 or weight.dtype == torch.float32

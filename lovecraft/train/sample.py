@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from lovecraft.engine.generate import Slot, events
+from lovecraft.engine.batch import Batch, Slot, events
 from lovecraft.engine.request import Request, SamplingParams
 from lovecraft.engine.text import TextStream, prompt_ids
 from lovecraft.models.kv_cache import KVCache
@@ -25,7 +25,7 @@ def continuation(
     slot = Slot(KVCache(model.architecture, 1, len(ids) + tokens, like.dtype, like.device, model.windows()))
     stream, text = TextStream(tokenizer, ids), ""
     heed()
-    for event in events(model, slot, request, vocabulary=tokenizer.vocab_size):
+    for event in events(Batch(model, [slot], tokenizer.vocab_size), request):
         text += stream.take(event)
         heed()
     return text

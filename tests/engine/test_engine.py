@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from lovecraft.engine.engine import SHUTDOWN, Engine, Job, events
-from lovecraft.engine.request import Finish, Read, Request, Steps
+from lovecraft.engine.request import Finish, Read, Request
 from lovecraft.errors import ModelError, RequestError
-from tests.fake import scripted
+from tests.fake import Scripts, Steps, scripted
 
 Make = Callable[..., Engine]
 
@@ -16,8 +16,8 @@ Make = Callable[..., Engine]
 def make() -> Iterator[Make]:
     made: list[Engine] = []
 
-    def one(generate: Callable[[Request], Steps], max_queue: int = 2) -> Engine:
-        made.append(Engine(generate, context=64, max_queue=max_queue))
+    def one(generate: Callable[[Request], Steps], max_queue: int = 2, slots: int = 1) -> Engine:
+        made.append(Engine(Scripts(generate, slots=slots), max_queue=max_queue))
         return made[-1]
 
     yield one

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from lovecraft.checkpoint import load_model
-from lovecraft.engine.generate import events, load
+from lovecraft.engine.batch import events
+from lovecraft.engine.generate import load
 from lovecraft.engine.request import Request, SamplingParams
 from lovecraft.tokenizer import load_tokenizer
 
@@ -39,10 +40,10 @@ def test_logits_equal_transformers(theirs):
 def test_greedy_decoding_gives_the_tokens_that_transformers_gives(theirs):
     tokenizer = load_tokenizer(MODEL)
     ids = tokenizer.encode(TEXT)
-    model, slot = load(MODEL, device="cpu", dtype="float32", max_context=256)
+    batch = load(MODEL, load_tokenizer(MODEL), device="cpu", dtype="float32", max_context=256)
     request = Request(tuple(ids), 40, SamplingParams(temperature=0), frozenset())
 
-    ours = [event for event in events(model, slot, request) if isinstance(event, int)]
+    ours = [event for event in events(batch, request) if isinstance(event, int)]
     made = theirs.generate(torch.tensor([ids]), max_new_tokens=40, do_sample=False, eos_token_id=None)
 
     assert ours == made[0, len(ids) :].tolist()
