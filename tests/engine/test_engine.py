@@ -174,3 +174,46 @@ def test_events_say_when_nothing_happens(make: Make) -> None:
         release.set()
 
     asyncio.run(main())
+
+
+def test_as_many_run_as_there_are_slots(make: Make) -> None:
+    async def main() -> None:
+        release = threading.Event()
+        engine = make(blocking(release), max_queue=3, slots=2)
+        jobs = engine.submit([Request((1,), 2)] * 5)
+        assert [await job.events.get() for job in jobs[:2]] == [0, 0]
+        assert (engine.running, engine.waiting, engine.jobs) == (2, 3, 5)
+        with pytest.raises(RequestError):
+            engine.submit([Request((1,), 2)])
+        release.set()
+        for job in jobs[2:]:
+            assert await read(job) == [0, 1, Finish("length")]
+        await until(lambda: engine.jobs == 0)
+
+    asyncio.run(main())
+
+
+def test_a_cancelled_request_makes_way_at_the_next_pass(make: Make) -> None:
+    async def main() -> None:
+        engine = make(scripted([5], delay=0.001), slots=2)
+        endless = engine.submit([Request((1,), 1_000_000)] * 2)
+        [waiting] = engine.submit([Request((1,), 1)])
+        assert isinstance(await endless[1].events.get(), Read)
+        engine.cancel(endless[1])
+        assert await read(waiting) == [5, Finish("length")]
+        assert engine.running == 1
+        engine.cancel(endless[0])
+        await until(lambda: engine.jobs == 0)
+
+    asyncio.run(main())
+
+
+def test_beat_goes_on_while_idle_and_while_working(make: Make) -> None:
+    async def main() -> None:
+        engine = make(scripted([5], delay=0.001))
+        before = engine.beat
+        await read(engine.submit([Request((1,), 3)])[0])
+        assert engine.beat > before
+        assert engine.kv_usage == 0
+
+    asyncio.run(main())
