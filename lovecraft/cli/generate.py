@@ -7,7 +7,7 @@ space that is not a path is the prompt, and the project you stand in is what to 
 import argparse
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import attrs
@@ -34,6 +34,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--top-p", type=within(float, 1e-9, 1), default=0.95, metavar="P", help="draw from this much probability; 0.95")
     add("--top-k", type=within(int, 0, 2**31), default=0, metavar="K", help="draw from so many tokens; 0: all")
     add("--min-p", type=within(float, 0, 1), default=0.0, metavar="P", help="least probability, of the likeliest's; 0")
+    add(
+        "--repetition-penalty",
+        type=within(float, 1e-9, 100),
+        default=1.0,
+        metavar="R",
+        help="above 1: say less twice; 1",
+    )
     add("--seed", type=within(int, 0, 2**62), metavar="N", help="draw the same text again")
     add(
         "--stop",
@@ -71,10 +78,7 @@ class Outcome:
 
 def run(args: argparse.Namespace) -> int:
     """Print the prompt and its continuations."""
-    for name in LOCAL if args.url else REMOTE:
-        if getattr(args, name) is not None:
-            flag, how = name.replace("_", "-"), "has no effect with" if args.url else "goes with"
-            raise ConfigError(f"--{flag} {how} --url", hint="the server decides about its model" if args.url else "")
+    refuse_idle(args, LOCAL, REMOTE)
     word, prompt = _words(args)
     make = _remote(args) if args.url else _local(args, word)
     for number in range(args.n):
@@ -82,6 +86,14 @@ def run(args: argparse.Namespace) -> int:
             _write(f"--- {number + 1} of {args.n} ---\n")
         _tell(args, prompt, make, number)
     return 0
+
+
+def refuse_idle(args: argparse.Namespace, local: Sequence[str], remote: Sequence[str]) -> None:
+    """Raise ConfigError for a flag that has no effect with --url, or none without."""
+    for name in local if args.url else remote:
+        if getattr(args, name) is not None:
+            flag, how = name.replace("_", "-"), "has no effect with" if args.url else "goes with"
+            raise ConfigError(f"--{flag} {how} --url", hint="the server decides about its model" if args.url else "")
 
 
 Make = Callable[[str, int, Outcome], Iterator[str]]
@@ -138,7 +150,8 @@ def _write(text: str) -> None:
 
 def _local(args: argparse.Namespace, word: str | None) -> Make:
     """Return a maker that runs the model in this process."""
-    from lovecraft.engine import generate
+    from lovecraft.engine.batch import events, rolled
+    from lovecraft.engine.generate import load
     from lovecraft.engine.request import Request, SamplingParams, check_length, new_seed
     from lovecraft.engine.text import TextStream, prompt_ids
     from lovecraft.tokenizer import load_tokenizer
@@ -146,21 +159,23 @@ def _local(args: argparse.Namespace, word: str | None) -> Make:
     path, _, _, asked = find_served(word, args.checkpoint or "latest")
     tokenizer = load_tokenizer(path)
     device, dtype = args.device or "auto", args.dtype or "auto"
-    model, slot = generate.load(path, device=device, dtype=dtype, max_context=args.max_context, model=asked)
+    batch = load(path, tokenizer, device=device, dtype=dtype, max_context=args.max_context, model=asked)
 
     def make(prompt: str, number: int, outcome: Outcome) -> Iterator[str]:
         ids = prompt_ids(tokenizer, prompt)
         policy = args.context or "roll"
-        if policy == "roll" and len(ids) >= slot.context:
-            whole, ids = len(ids), generate.rolled(ids, len(ids), slot.context)
+        if policy == "roll" and len(ids) >= batch.context:
+            whole, ids = len(ids), rolled(ids, len(ids), batch.context)
             console.say(f"the prompt has {whole} tokens, too many; its beginning and end are read, {len(ids)} in all")
-        check_length(len(ids), args.max_tokens, slot.context, policy)
+        check_length(len(ids), args.max_tokens, batch.context, policy)
         seed = new_seed() if args.seed is None else args.seed + number
-        sampling = SamplingParams(args.temperature, args.top_p, args.top_k, args.min_p, seed)
+        sampling = SamplingParams(
+            args.temperature, args.top_p, args.top_k, args.min_p, seed, repetition_penalty=args.repetition_penalty
+        )
         stop_ids = frozenset(() if args.ignore_eos else tokenizer.stop_ids)
         request = Request(tuple(ids), args.max_tokens, sampling, stop_ids, roll=policy == "roll")
         text = TextStream(tokenizer, ids, stops=args.stop)
-        for event in generate.events(model, slot, request, vocabulary=tokenizer.vocab_size):
+        for event in events(batch, request):
             yield text.take(event)
             outcome.tokens, outcome.rolls, outcome.reason = text.tokens, text.rolls, text.reason or ""
             if text.reason:
@@ -182,8 +197,9 @@ def _remote(args: argparse.Namespace) -> Make:
         body = {"model": model, "prompt": prompt, "max_tokens": args.max_tokens, "temperature": args.temperature}
         body |= {"top_p": args.top_p, "stream_options": {"include_usage": True}}
         body |= {name: value for name, value in special.items() if value}
+        body |= {} if args.repetition_penalty == 1 else {"repetition_penalty": args.repetition_penalty}
         body |= {} if args.seed is None else {"seed": args.seed + number}
-        for chunk in client.complete(args.url, body, key):
+        for chunk in client.stream(args.url, "completions", body, key):
             outcome.tokens = (chunk.get("usage") or {}).get("completion_tokens", outcome.tokens)
             outcome.rolls = (chunk.get("lovecraft") or {}).get("context_rolls", outcome.rolls)
             for choice in chunk["choices"]:

@@ -8,6 +8,7 @@ import argparse
 import logging
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,33 +19,45 @@ from lovecraft.config.schema import ModelConfig, ServeConfig, TrainConfig
 from lovecraft.errors import ConfigError, RunError
 from lovecraft.runs import Run, list_runs
 
-USAGE = "CONFIG|RUN|MODEL [--checkpoint latest|best|STEP] [--option value …]"
+USAGE = "CONFIG|RUN|MODEL [--checkpoint latest|best|STEP] [--also MODEL] [--option value …]"
 EXAMPLE = "lc serve finetune_lovecraft --port 8001"
 OPTIONS_OF = "ServeConfig"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `lc serve`."""
-    parser.add_argument("--checkpoint", default="latest", metavar="WHICH", help="latest, best or a step's number")
+    add = parser.add_argument
+    add("--checkpoint", default="latest", metavar="WHICH", help="latest, best or a step's number")
+    add("--also", action="append", default=[], metavar="MODEL", help="serve this one too, under its own name")
 
 
 def run(args: argparse.Namespace) -> int:
     """Serve until SIGTERM or Ctrl-C."""
     from lovecraft.serve import server, service
 
-    directory, name, cls, model = find_served(args.target, args.checkpoint)
-    config = resolve(options.apply(cls, args.options, None))
+    found = [find_served(word, args.checkpoint) for word in (args.target, *args.also)]
+    config = resolve(options.apply(found[0][2], args.options, None))
     logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("lovecraft").setLevel(logging.INFO)
-    name = config.name or name
+    names = [config.name or found[0][1], *(name for _, name, _, _ in found[1:])]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ConfigError(f"two models are called {twice}", hint="--name gives the first one another name")
 
-    def ready(url: str, served: service.Served) -> None:
-        console.say(f"serving {name} at {url}/v1, context {served.engine.context} tokens; Ctrl-C ends it. Try:")
-        for line in _examples(url, name, config.api_key_file):
+    def load_all() -> dict[str, service.Served]:
+        served = {}
+        for name, (directory, _, _, model) in zip(names, found, strict=True):
+            console.say(f"loading {directory}")
+            served[name] = service.load(directory, config, model)
+        return served
+
+    def ready(url: str, served: Mapping[str, service.Served]) -> None:
+        for name, one in served.items():
+            console.say(f"serving {name} at {url}/v1, context {one.engine.context} tokens")
+        console.say(f"write with it in a browser: {url}; Ctrl-C ends it. Or try:")
+        for line in _examples(url, names[0], config.api_key_file):
             console.say(f"  {line}")
 
-    console.say(f"loading {directory}")
-    server.run(config, name, lambda: service.load(directory, config, model), ready)
+    server.run(config, names, load_all, ready)
     if sys.stderr.isatty():
         console.say()  # the terminal's ^C stands at the beginning of a line
     return 0

@@ -4,8 +4,8 @@ import difflib
 from collections.abc import Collection, Iterable
 
 RESERVED = {
-    *("blocks", "check", "checkpoint", "diff", "dry_run", "find", "gpu", "help", "histogram", "json", "new", "python"),
-    *("split", "stats", "step", "tflops", "why"),
+    *("also", "blocks", "check", "checkpoint", "diff", "dry_run", "find", "gpu", "help", "histogram", "json", "new"),
+    *("python", "split", "stats", "step", "tflops", "why"),
 }
 """The flags of the commands that take a config's options; a test holds that these are all."""
 

@@ -1,34 +1,35 @@
-"""The routes of the OpenAI-compatible server."""
+"""The paths of the OpenAI-compatible server."""
 
 import asyncio
+from typing import TypeVar
 
+import msgspec
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from lovecraft.engine.text import prompt_ids
 from lovecraft.errors import RequestError
-from lovecraft.serve import completions
-from lovecraft.serve.asgi import HANDLERS, Access, Guard
-from lovecraft.serve.protocol import model_object, parse
-from lovecraft.serve.service import Service
+from lovecraft.serve import page, prepare, replies
+from lovecraft.serve.asgi import HANDLERS, Access, Guard, json_response
+from lovecraft.serve.openapi import Endpoint, document
+from lovecraft.serve.protocol import ChatRequest, CompletionRequest, DetokenizeRequest, Sampling, TokenizeRequest, parse
+from lovecraft.serve.reply import CHAT, TEXT, Choice, Form, Reply, stream, whole
+from lovecraft.serve.service import Served, Service
 from lovecraft.serve.sse import EventStream, unless_disconnected
 
+T = TypeVar("T", bound=msgspec.Struct)
+
 MAX_BODY = 4 * 1024 * 1024
+BODY_SECONDS = 30  # for a whole body to arrive
 
 
 def make_app(service: Service, access: Access) -> ASGIApp:
     """Return the application that serves `service` to whom `access` lets in."""
-    app = Starlette(
-        routes=[
-            Route("/health", health),
-            Route("/v1/models", models),
-            Route("/v1/models/{name:path}", model),
-            Route("/v1/completions", complete, methods=["POST"]),
-        ],
-        exception_handlers=HANDLERS,
-    )
+    routes = [Route(one.path, one.handler, methods=[one.method]) for one in ENDPOINTS]
+    app = Starlette(routes=routes, exception_handlers=HANDLERS)
     app.router.redirect_slashes = False
     app.state.service = service
     return Guard(app, service, access)
@@ -37,45 +38,115 @@ def make_app(service: Service, access: Access) -> ASGIApp:
 async def health(request: Request) -> Response:
     """Say whether requests are taken: 200 or 503."""
     status = _service(request).status
-    return JSONResponse({"status": status}, 200 if status == "ready" else 503)
+    return json_response(replies.Health(status), 200 if status == "ready" else 503)
+
+
+async def metrics(request: Request) -> Response:
+    """Say what happened so far, in the text format of Prometheus."""
+    service = _service(request)
+    gauges = {
+        name: {
+            "num_requests_running": served.engine.running,
+            "num_requests_waiting": served.engine.waiting,
+            "kv_cache_usage_perc": served.engine.kv_usage,
+        }
+        for name, served in service.served.items()
+    }
+    return Response(service.metrics.text(gauges), media_type="text/plain; version=0.0.4")
+
+
+async def openapi(request: Request) -> Response:
+    """Describe this API."""
+    return json_response(document(ENDPOINTS))
 
 
 async def models(request: Request) -> Response:
-    """List the one model."""
+    """List the models."""
     service = _service(request)
-    return JSONResponse({"object": "list", "data": [model_object(service.name, service.created)]})
+    return json_response(replies.Models([_model(service, name) for name in service.names]))
 
 
 async def model(request: Request) -> Response:
-    """Describe the model, if it is called so."""
+    """Describe a model."""
     service = _service(request)
-    service.check_name(request.path_params["name"])
-    return JSONResponse(model_object(service.name, service.created))
+    name, _ = service.find(request.path_params["name"])
+    return json_response(_model(service, name))
 
 
 async def complete(request: Request) -> Response:
     """Continue texts."""
+    service, body = _service(request), await _body(request, CompletionRequest)
+    name, served = service.find(body.model)
+    choices = await asyncio.to_thread(prepare.completion, served, service.policy, body)  # long prompts take long
+    return await _answer(request, TEXT, name, body, choices)
+
+
+async def chat(request: Request) -> Response:
+    """Reply to a conversation."""
+    service, body = _service(request), await _body(request, ChatRequest)
+    name, served = service.find(body.model)
+    choices = await asyncio.to_thread(prepare.chat, served, service.policy, body)
+    return await _answer(request, CHAT, name, body, choices)
+
+
+async def tokenize(request: Request) -> Response:
+    """Turn a text or a conversation into tokens."""
+    service, body = _service(request), await _body(request, TokenizeRequest)
+    _, served = service.find(body.model)
+    ids = await asyncio.to_thread(_ids, served, body)
+    return json_response(replies.Tokens(ids, len(ids), served.engine.context))
+
+
+async def detokenize(request: Request) -> Response:
+    """Turn tokens into their text."""
+    service, body = _service(request), await _body(request, DetokenizeRequest)
+    _, served = service.find(body.model)
+    prepare.check_ids(served.tokenizer, body.tokens, "tokens")
+    return json_response(replies.Prompt(await asyncio.to_thread(served.tokenizer.decode, body.tokens)))
+
+
+ENDPOINTS = (
+    Endpoint("GET", "/", page.page, None, "text/html"),
+    Endpoint("GET", "/health", health, None, replies.Health),
+    Endpoint("GET", "/metrics", metrics, None, "text/plain"),
+    Endpoint("GET", "/openapi.json", openapi, None, None),
+    Endpoint("GET", "/v1/models", models, None, replies.Models),
+    Endpoint("GET", "/v1/models/{name:path}", model, None, replies.Model),
+    Endpoint("POST", "/v1/completions", complete, CompletionRequest, replies.Completion, replies.Completion),
+    Endpoint("POST", "/v1/chat/completions", chat, ChatRequest, replies.ChatCompletion, replies.ChatCompletionChunk),
+    Endpoint("POST", "/tokenize", tokenize, TokenizeRequest, replies.Tokens),
+    Endpoint("POST", "/detokenize", detokenize, DetokenizeRequest, replies.Prompt),
+)
+
+
+async def _answer(request: Request, form: Form, name: str, body: Sampling, choices: list[Choice]) -> Response:
     service = _service(request)
-    body = parse(await _read(request))
-    service.check_name(body.model)
-    choices = await asyncio.to_thread(completions.prepare, service, body)  # a long prompt takes long to tokenize
-    reply = completions.start(service, choices)
+    reply = Reply(form, name, service.served[name], service.metrics, choices)
+    reply.start()
     if body.stream:
-        return EventStream(completions.stream(reply, body.wants_usage), reply.close)
+        return EventStream(stream(reply, body.wants_usage), reply.close)
     try:
-        done = await unless_disconnected(request.receive, completions.whole(reply))
+        done = await unless_disconnected(request.receive, whole(reply))
     finally:
         reply.close()
-    return Response() if done is None else JSONResponse(done)
+    return Response() if done is None else json_response(done)
 
 
-async def _read(request: Request) -> bytes:
-    """Return the body. Raises RequestError unless it says that it is JSON, and when it is too long.
+async def _body(request: Request, kind: type[T]) -> T:
+    """Return the body. Raises RequestError unless it says that it is JSON and is, of the right length and in time.
 
     The content type matters: a web page can send other types here without asking the browser's permission.
     """
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise RequestError("the content type must be application/json", status=415)
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            return parse(await _read(request), kind)
+    except TimeoutError:
+        raise RequestError(f"the body did not arrive within {BODY_SECONDS} s", status=408) from None
+
+
+async def _read(request: Request) -> bytes:
     too_long = RequestError(f"the body is longer than {MAX_BODY} bytes", status=413)
     declared = request.headers.get("content-length", "0")
     if len(declared) > 15 or int(declared) > MAX_BODY:  # int() refuses thousands of digits
@@ -86,6 +157,19 @@ async def _read(request: Request) -> bytes:
         if len(body) > MAX_BODY:
             raise too_long
     return bytes(body)
+
+
+def _ids(served: Served, body: TokenizeRequest) -> list[int]:
+    match body.prompt, body.messages:
+        case str(text), None:
+            return prompt_ids(served.tokenizer, text) if body.add_special_tokens else served.tokenizer.encode(text)
+        case None, list(messages):
+            return prepare.conversation_ids(served, messages)
+    raise RequestError("give either prompt or messages", param="prompt")
+
+
+def _model(service: Service, name: str) -> replies.Model:
+    return replies.Model(name, service.created, service.served[name].engine.context)
 
 
 def _service(request: Request) -> Service:

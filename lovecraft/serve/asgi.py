@@ -6,22 +6,27 @@ import logging
 import re
 import uuid
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import attrs
+import msgspec
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lovecraft.errors import RequestError
-from lovecraft.serve.protocol import error_object
+from lovecraft.serve.replies import Error, ErrorDetail
 from lovecraft.serve.service import Service
 
 log = logging.getLogger(__name__)
 
-OPEN = frozenset({"/health"})
+OPEN = frozenset({"/", "/health"})
 """Paths that need no key and answer while the model is loading; every other path needs one, known or not."""
+
+PATH = re.compile(r"/|/health|/metrics|/openapi\.json|/(de)?tokenize|/v1/(chat/)?completions|/v1/models")
+"""Paths that are counted by themselves; what else people ask for would fill the metrics."""
 
 KINDS = {
     401: "authentication_error",
@@ -29,6 +34,8 @@ KINDS = {
     404: "not_found_error",
     429: "rate_limit_error",
 }
+
+NO_PATH = "there is no such path; /openapi.json describes those there are"
 
 HEADERS: dict[int, dict[str, str]] = {
     401: {"www-authenticate": "Bearer"},
@@ -69,6 +76,9 @@ class Guard:
         async def send_numbered(message: Message) -> None:
             if message["type"] == "http.response.start":
                 MutableHeaders(scope=message)["x-request-id"] = number
+                path = scope["path"] if PATH.fullmatch(scope["path"]) else "other"
+                labels = {"method": scope["method"], "path": path, "status": str(message["status"])}
+                self._service.metrics.count("http_requests_total", **labels)
             await send(message)
 
         refused = self._refusal(scope["path"], headers)
@@ -103,15 +113,20 @@ def _has_key(authorization: str, keys: Sequence[bytes]) -> bool:
 # --- errors -----------------------------------------------------------------------------------------
 
 
+def json_response(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """Return an object as JSON."""
+    return Response(msgspec.json.encode(content), status, headers, "application/json")
+
+
 def error_response(error: RequestError, headers: Mapping[str, str] | None = None) -> Response:
     """Return an error as OpenAI's clients read it."""
-    return JSONResponse(error_json(error), error.status, {**HEADERS.get(error.status, {}), **(headers or {})})
+    return json_response(error_object(error), error.status, {**HEADERS.get(error.status, {}), **(headers or {})})
 
 
-def error_json(error: RequestError) -> dict[str, object]:
+def error_object(error: RequestError) -> Error:
     """Return OpenAI's error object for an error."""
     kind = "server_error" if error.status >= 500 else KINDS.get(error.status, "invalid_request_error")
-    return error_object(error.message, kind, error.param, error.code)
+    return Error(ErrorDetail(error.message, kind, error.param, error.code))
 
 
 async def answer_error(request: Request, error: Exception) -> Response:
@@ -120,7 +135,9 @@ async def answer_error(request: Request, error: Exception) -> Response:
         case RequestError():
             return error_response(error)
         case HTTPException():
-            detail = "this server has only /v1/completions and /v1/models" if error.status_code == 404 else error.detail
+            detail = (
+                "no such path; /openapi.json describes those there are" if error.status_code == 404 else error.detail
+            )
             message = f"{request.method} {request.scope['path']}: {detail}"
             return error_response(RequestError(message, status=error.status_code), error.headers)
         case ClientDisconnect():

@@ -25,10 +25,10 @@ def first_model(url: str, key: str = "") -> str:
             raise ServeError(f"{url} answers, but with no list of models", hint=FOREIGN) from None
 
 
-def complete(url: str, body: dict[str, Any], key: str = "") -> Iterator[dict[str, Any]]:
-    """Yield the chunks of a streamed completion. Raises ServeError when it is refused, fails or breaks off."""
+def stream(url: str, path: str, body: dict[str, Any], key: str = "") -> Iterator[dict[str, Any]]:
+    """Yield the chunks of a streamed reply of `path`. Raises ServeError when it is refused, fails or breaks off."""
     done = False
-    with _open(url, "completions", key, json.dumps({**body, "stream": True}).encode()) as response:
+    with _open(url, path, key, json.dumps({**body, "stream": True}).encode()) as response:
         try:
             for line in response:
                 data = line.removeprefix(b"data:").strip()

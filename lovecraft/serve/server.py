@@ -9,7 +9,7 @@ import logging
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import uvicorn
 
@@ -19,19 +19,25 @@ from lovecraft.serve.app import make_app
 from lovecraft.serve.asgi import Access
 from lovecraft.serve.keys import read_keys
 from lovecraft.serve.service import Served, Service
+from lovecraft.serve.wire import LimitedProtocol
 
 log = logging.getLogger(__name__)
 
 GRACE = 5  # seconds that connections get to take the last bytes, after the requests were ended
 
 
-def run(config: ServeConfig, name: str, load: Callable[[], Served], ready: Callable[[str, Served], None]) -> None:
+Load = Callable[[], Mapping[str, Served]]
+Ready = Callable[[str, Mapping[str, Served]], None]
+
+
+def run(config: ServeConfig, names: Sequence[str], load: Load, ready: Ready) -> None:
     """Serve until SIGTERM or SIGINT, then let running requests finish for `config.drain_timeout` seconds.
 
-    The port is taken first; requests get 503 until `load` is done. Then `ready` is called with the URL. Raises
-    ServeError when the port cannot be had, or would be open to others without a key, and what `load` raises.
+    The port is taken first; requests get 503 until `load` is done, whose models have the `names`. Then `ready` is
+    called with the URL. Raises ServeError when the port cannot be had, or would be open to others without a key, and
+    what `load` raises.
     """
-    service = Service(name, config.context)
+    service = Service(names, config.context)
     access = make_access(config)
     with bind(config.host, config.port) as listener:
         asyncio.run(_serve(Server(service, access, config.drain_timeout), listener, load, ready))
@@ -80,6 +86,7 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 make_app(service, access),
+                http=LimitedProtocol,
                 lifespan="off",
                 ws="none",
                 log_config=None,
@@ -113,18 +120,16 @@ class Server(uvicorn.Server):
             self._abort()
             return
         self.should_exit = self.service.draining = True
-        if self.service.served and self.service.served.engine.jobs:
+        if any(one.engine.jobs for one in self.service.served.values()):
             log.warning("finishing running requests for up to %g s; again to stop at once", self.drain_timeout)
         asyncio.get_running_loop().call_later(self.drain_timeout, self._abort)
 
     def _abort(self) -> None:
-        if self.service.served:
-            self.service.served.engine.abort()
+        for one in self.service.served.values():
+            one.engine.abort()
 
 
-async def _serve(
-    server: Server, listener: socket.socket, load: Callable[[], Served], ready: Callable[[str, Served], None]
-) -> None:
+async def _serve(server: Server, listener: socket.socket, load: Load, ready: Ready) -> None:
     serving = asyncio.create_task(server.serve([listener]))
     await asyncio.sleep(0)  # signals are caught from here on
     loading = asyncio.wrap_future(_in_thread(load))
@@ -135,14 +140,14 @@ async def _serve(
     server.should_exit |= loading.done() and loading.exception() is not None
     await serving
     if loading.done():
-        served = loading.result()
-        served.engine.abort()
-        served.engine.join(GRACE)
+        for one in loading.result().values():
+            one.engine.abort()
+            one.engine.join(GRACE)
 
 
-def _in_thread(load: Callable[[], Served]) -> concurrent.futures.Future[Served]:
+def _in_thread(load: Load) -> concurrent.futures.Future[Mapping[str, Served]]:
     """Run `load` on a thread that does not keep the process alive: a signal must not wait for it."""
-    future: concurrent.futures.Future[Served] = concurrent.futures.Future()
+    future: concurrent.futures.Future[Mapping[str, Served]] = concurrent.futures.Future()
 
     def work() -> None:
         try:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -9,10 +10,13 @@ import msgspec
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+log = logging.getLogger(__name__)
+
 T = TypeVar("T")
 
 DONE = b"data: [DONE]\n\n"
 KEEP_ALIVE = b": keep-alive\n\n"
+STALLED_SECONDS = 60  # a client that takes nothing for so long is gone; meanwhile its text waits in memory
 
 HEADERS = {
     "content-type": "text/event-stream; charset=utf-8",
@@ -38,6 +42,8 @@ class EventStream(Response):
         """Serve the stream."""
         try:
             await unless_disconnected(receive, self._send(send))
+        except TimeoutError:
+            log.info("a client does not read; it is given up")
         finally:
             self._close()
 
@@ -45,7 +51,8 @@ class EventStream(Response):
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         async with contextlib.aclosing(self._frames) as frames:
             async for data in frames:
-                await send({"type": "http.response.body", "body": data, "more_body": True})
+                async with asyncio.timeout(STALLED_SECONDS):
+                    await send({"type": "http.response.body", "body": data, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
 
 

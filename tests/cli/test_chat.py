@@ -6,8 +6,11 @@ import sys
 
 import pytest
 
+from lovecraft import ServeConfig
 from lovecraft.chat_template import render
 from lovecraft.errors import ModelError
+from lovecraft.serve.service import Service, load
+from tests.serving import Made, running
 from tests.tiny import tiny_model_dir
 
 TEMPLATE = (
@@ -120,3 +123,34 @@ def test_the_template_equals_transformers(model):
     )
 
     assert render(model, messages) == theirs
+
+
+def test_a_server_answers_with_the_conversation_so_far(lc, model, monkeypatch, tmp_path):
+    served = load(model, ServeConfig(device="cpu", dtype="float32"))
+    lines = f"Hello.\nAnd then?\n/save {tmp_path}/talk.json\n"
+    with running(Made(Service(["tiny"], "error", served={"tiny": served}), served.engine)) as server:
+        monkeypatch.setattr(sys, "stdin", io.StringIO(lines))
+        there = lc("chat", "--url", server.url, "--max-tokens", "6", "--temperature", "0")
+    monkeypatch.setattr(sys, "stdin", io.StringIO(lines))
+    here = lc("chat", model, "--max-tokens", "6", "--temperature", "0")
+
+    assert there.err.splitlines()[0] == "this is tiny; /new, /system TEXT, /save FILE and /quit are commands"
+    assert there.code == 0
+    assert there.out == here.out
+    messages = json.loads((tmp_path / "talk.json").read_text())
+    assert [m["role"] for m in messages] == ["user", "assistant"] * 2
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["model", "--url", "http://127.0.0.1:1"], "the server decides what runs"),
+        (["--url", "http://127.0.0.1:1", "--checkpoint", "best"], "--checkpoint has no effect with --url"),
+        (["model", "--model", "x"], "--model goes with --url"),
+        (["--url", "http://127.0.0.1:1"], "cannot reach"),
+    ],
+)
+def test_flags_without_effect_are_refused(lc, words, said):
+    outcome = lc("chat", *words)
+    assert outcome.code == 2
+    assert said in outcome.err

@@ -169,6 +169,6 @@ def test_ctrl_c_ends_the_line_with_code_130(lc: Any, server: Running, monkeypatc
         yield {"choices": [{"text": " far"}]}
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("lovecraft.serve.client.complete", interrupted)
+    monkeypatch.setattr("lovecraft.serve.client.stream", interrupted)
     outcome = lc("generate", "so", "--url", server.url)
     assert (outcome.code, outcome.out) == (130, "so far\n")

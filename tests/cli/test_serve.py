@@ -139,7 +139,11 @@ def said(lc: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Said:
 
     def one(url: str, *words: str | Path) -> str:
         served = SimpleNamespace(engine=SimpleNamespace(context=64))
-        monkeypatch.setattr("lovecraft.serve.server.run", lambda config, name, load, ready: ready(url, served))
+
+        def run(config: Any, names: Any, load: Any, ready: Any) -> None:
+            ready(url, dict.fromkeys(names, served))
+
+        monkeypatch.setattr("lovecraft.serve.server.run", run)
         return lc("serve", tiny_model_dir(tmp_path / "tiny"), *words).err
 
     return one
@@ -175,6 +179,21 @@ def test_shell_prompt_comes_on_a_line_of_its_own(said: Said, monkeypatch: pytest
     assert said("http://127.0.0.1:80").endswith("'\n\n")
 
 
+def test_others_are_served_beside_it(said: Said, tmp_path: Path) -> None:
+    base = tiny_model_dir(tmp_path / "base")
+    words = said("http://127.0.0.1:80", "--also", base, "--name", "mine")
+    assert "serving mine at" in words
+    assert "serving base at" in words
+
+
+def test_two_models_of_one_name_are_refused(lc: Any, tmp_path: Path) -> None:
+    model = tiny_model_dir(tmp_path / "tiny")
+    outcome = lc("serve", model, "--also", model)
+    assert outcome.code == 2
+    assert "two models are called tiny" in outcome.err
+    assert "--name" in outcome.err
+
+
 def test_missing_model_is_exit_2(lc: Any, workspace: Path) -> None:
     outcome = lc("serve", "tinny")
     assert outcome.code == 2
@@ -196,8 +215,8 @@ def test_serving_a_model_from_start_to_sigterm(tmp_path: Path) -> None:
     ) as server:
         assert server.stderr is not None
         try:
-            said = [server.stderr.readline() for _ in range(4)]
-            assert [line.split()[0] for line in said] == ["loading", "serving", "lc", "curl"]
+            said = [server.stderr.readline() for _ in range(5)]
+            assert [line.split()[0] for line in said] == ["loading", "serving", "write", "lc", "curl"]
             url = said[1].split()[3].rstrip(",")
             client = OpenAI(base_url=url, api_key="EMPTY", max_retries=0)
             stream = client.completions.create(

@@ -1,6 +1,7 @@
 import json
 import logging
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -9,10 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
-from lovecraft.engine.request import Finish, Read, Request, Steps
+from lovecraft.engine.request import Finish, Read, Request
 from lovecraft.errors import ModelError
 from lovecraft.tokenizer import Tokenizer
-from tests.fake import scripted
+from tests.fake import Steps, scripted
 from tests.serve.test_protocol import MALFORMED, values
 from tests.serving import CONTEXT, TEXT, Made
 
@@ -177,6 +178,30 @@ def test_choices_of_a_stream_begin_with_the_first(client: TestClient) -> None:
     assert text_of(found, 0) == text_of(found, 1) == TEXT
 
 
+def test_choices_of_a_stream_come_mixed(make: Make) -> None:
+    found = chunks(post(make(scripted([70]), slots=2).client(), stream=True, n=2, max_tokens=20))
+    indices = [choice["index"] for chunk in found for choice in chunk["choices"]]
+    assert indices[0] == 0
+    assert indices != sorted(indices)
+
+
+def test_nothing_comes_before_the_first_choice(make: Make) -> None:
+    def generate(request: Request) -> Steps:
+        yield Read(0)
+        if request.sampling.seed == 5:  # the first choice is late
+            for _ in range(20):
+                time.sleep(0.002)
+                yield None
+        yield 70
+        yield 71
+        return Finish("length")
+
+    found = chunks(post(make(generate, slots=2).client(), stream=True, n=2, seed=5))
+    assert [choice["index"] for chunk in found for choice in chunk["choices"]][:2] == [0, 1]
+    assert text_of(found, 0) == text_of(found, 1) != ""
+    assert [c["choices"][0]["finish_reason"] for c in found].count("length") == 2
+
+
 tokens = st.lists(st.integers(0, 299), min_size=1, max_size=40)
 
 
@@ -222,9 +247,6 @@ def test_content_type_may_name_its_charset(client: TestClient) -> None:
 
 def test_unknown_paths_and_methods_have_openais_errors(client: TestClient) -> None:
     assert "nope" in error_of(client.get("/v1/nope"), 404)["message"]
-    chat = error_of(client.post("/v1/chat/completions", json={}), 404)
-    assert chat["message"].startswith("POST /v1/chat/completions: this server has only /v1/completions")
-    error_of(client.get("/"), 404)
     for method in ("GET", "PUT", "OPTIONS", "DELETE"):
         response = client.request(method, "/v1/completions")
         error_of(response, 405)
@@ -271,7 +293,7 @@ def test_failure_in_a_stream_is_an_event(make: Make) -> None:
 def test_bug_is_500_and_logged_with_the_request_id(
     make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("lovecraft.serve.completions.prepare", lambda *_: 1 / 0)
+    monkeypatch.setattr("lovecraft.serve.prepare.completion", lambda *_: 1 / 0)
     response = post(make().client())
     assert error_of(response, 500)["message"] == "internal error"
     assert response.headers["x-request-id"] in caplog.text
@@ -342,7 +364,19 @@ def test_loading_and_draining_are_503_but_health_answers(make: Make) -> None:
     ],
 )
 @pytest.mark.parametrize(
-    "path", ["/v1/models", "/v1/completions", "/", "/nope", "//health", "/health/", "/v1/%2e%2e/health"]
+    "path",
+    [
+        "/v1/models",
+        "/v1/completions",
+        "/metrics",
+        "/tokenize",
+        "/openapi.json",
+        "/nope",
+        "//health",
+        "/health/",
+        "//",
+        "/v1/%2e%2e/health",
+    ],
 )
 def test_every_path_but_health_needs_a_key(make: Make, path: str, headers: dict[str, str]) -> None:
     client = make().client(keys=["sesame", "open"])

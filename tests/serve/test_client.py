@@ -1,14 +1,19 @@
 import http.server
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
 from lovecraft.errors import ServeError
-from lovecraft.serve.client import complete, first_model
+from lovecraft.serve.client import first_model, stream
 from tests.serving import TEXT, Made, running
 
 BODY = {"model": "org/tiny", "prompt": "so", "max_tokens": 100}
+
+
+def complete(url: str, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    return stream(url, "completions", body)
 
 
 @pytest.mark.parametrize("suffix", ["", "/", "/v1", "/v1/"])

@@ -2,13 +2,16 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import openai
 import pytest
 from openai import OpenAI
 
 from lovecraft import ServeConfig
+from lovecraft.chat_template import find_template
 from lovecraft.serve.service import Service, load
+from lovecraft.tokenizer import Tokenizer
 from tests.serving import MODEL, TEXT, Made, Running, running
 
 
@@ -53,12 +56,12 @@ def test_errors_are_the_sdks_classes(client: OpenAI) -> None:
     assert (bad.value.param, bad.value.type) == ("temperature", "invalid_request_error")
     assert bad.value.request_id
     with pytest.raises(openai.BadRequestError) as refused:
-        client.completions.create(model=MODEL, prompt="so", logprobs=1)
-    assert (refused.value.param, refused.value.code) == ("logprobs", "unsupported_parameter")
+        client.completions.create(model=MODEL, prompt="so", suffix="end")
+    assert (refused.value.param, refused.value.code) == ("suffix", "unsupported_parameter")
     with pytest.raises(openai.NotFoundError) as unknown:
         client.completions.create(model="other", prompt="so")
     assert unknown.value.code == "model_not_found"
-    with pytest.raises(openai.NotFoundError):
+    with pytest.raises(openai.BadRequestError, match="no chat template"):
         client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": "so"}])
 
 
@@ -66,8 +69,10 @@ def test_errors_are_the_sdks_classes(client: OpenAI) -> None:
 def real(model_dir: Path) -> Iterator[OpenAI]:
     """Serve the tiny model itself."""
     config = ServeConfig(dtype="float32", device="cpu", max_queue=8)
+    (model_dir / "chat_template.jinja").write_text("{% for m in messages %}{{ m['content'] }}\n{% endfor %}")
     served = load(model_dir, config)
-    made = Made(Service(MODEL, "roll", served=served), served.engine)
+    (model_dir / "chat_template.jinja").unlink()
+    made = Made(Service([MODEL], "roll", served={MODEL: served}), served.engine)
     with running(made) as server, sdk(server) as found:
         yield found
     served.engine.abort()
@@ -100,13 +105,78 @@ def test_real_model_draws_the_same_with_the_same_seed(real: OpenAI) -> None:
     assert draw(8) != first
 
 
+def test_real_model_scores_the_prompt_it_is_given(real: OpenAI, tokenizer: Tokenizer) -> None:
+    ids = tokenizer.encode("The lamp on the pier")
+    reply = real.completions.create(model=MODEL, prompt=ids, echo=True, logprobs=1, max_tokens=1, temperature=0)
+    found = reply.choices[0].logprobs
+    assert found is not None
+    assert found.token_logprobs is not None
+    assert len(found.token_logprobs) == len(ids) + 1
+    assert all(value < 0 for value in found.token_logprobs[1:])
+    # Token by token, as the last one of ever longer prompts: the same numbers.
+    for end in (2, len(ids) - 1):
+        bias = {str(ids[end]): 100}
+        one = real.completions.create(
+            model=MODEL, prompt=ids[:end], logprobs=0, max_tokens=1, temperature=0, logit_bias=bias
+        )
+        assert one.choices[0].logprobs is not None
+        assert one.choices[0].logprobs.token_logprobs == [pytest.approx(found.token_logprobs[end], abs=1e-4)]
+
+
+def test_real_model_obeys_bias_penalties_and_stops(real: OpenAI) -> None:
+    def draw(**how: Any) -> Any:
+        options = {"model": MODEL, "prompt": "The lamp", "max_tokens": 12, "temperature": 0, **how}
+        return real.completions.create(**options).choices[0]
+
+    always = draw(logit_bias={"80": 100}).text
+    assert len(set(always)) == 1
+    assert draw(logit_bias={"80": 100}, frequency_penalty=2, presence_penalty=2).text == always  # 100 is more
+    assert draw(logit_bias={"80": 5, "81": 4.9}, presence_penalty=2).text != draw(logit_bias={"80": 5, "81": 4.9}).text
+    stopped = draw(logit_bias={"80": 100}, extra_body={"stop_token_ids": [80]})
+    assert (stopped.text, stopped.finish_reason) == ("", "stop")
+    late = draw(logit_bias={"80": 100}, extra_body={"stop_token_ids": [80], "min_tokens": 3})
+    assert len(late.text) >= 3
+
+
+def test_real_model_chats(real: OpenAI) -> None:
+    options: dict[str, Any] = {"model": MODEL, "max_tokens": 12, "temperature": 0, "extra_body": {"ignore_eos": True}}
+    options["messages"] = [{"role": "user", "content": "so"}]
+    whole = real.chat.completions.create(**options, logprobs=True, top_logprobs=2)
+    streamed = list(real.chat.completions.create(**options, stream=True, stream_options={"include_usage": True}))
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in streamed[:-1])
+    assert text == whole.choices[0].message.content != ""
+    assert streamed[0].choices[0].delta.role == "assistant"
+    assert streamed[-1].usage == whole.usage
+    logprobs = whole.choices[0].logprobs
+    assert logprobs is not None
+    assert logprobs.content is not None
+    assert all(token.logprob == token.top_logprobs[0].logprob for token in logprobs.content)
+
+
+def test_helper_of_the_sdk_puts_a_chat_together(make: Callable[..., Made], model_dir: Path) -> None:
+    (model_dir / "chat_template.jinja").write_text("{% for m in messages %}{{ m['content'] }}{% endfor %}")
+    template = find_template(model_dir)
+    (model_dir / "chat_template.jinja").unlink()
+    messages: Any = [{"role": "user", "content": "so"}]
+    with (
+        running(make(template=template, slots=2)) as server,
+        sdk(server) as client,
+        client.chat.completions.stream(model=MODEL, messages=messages, n=2) as helper,
+    ):
+        for _ in helper:
+            pass
+        found = helper.get_final_completion()
+    assert [choice.message.content for choice in found.choices] == [TEXT, TEXT]
+    assert [choice.message.role for choice in found.choices] == ["assistant", "assistant"]
+
+
 def test_real_model_rolls_past_its_context(real: OpenAI) -> None:
     reply = real.completions.create(
         model=MODEL, prompt="The lamp", max_tokens=300, temperature=1, seed=1, extra_body={"ignore_eos": True}
     )
     assert reply.usage is not None
     assert reply.usage.completion_tokens == 300
-    assert reply.to_dict()["lovecraft"] == {"context_rolls": 4}
+    assert reply.to_dict()["lovecraft"] == {"context_rolls": 3}
     again = real.completions.create(model=MODEL, prompt="The lamp", max_tokens=4, temperature=0)
     assert again.usage is not None
     assert again.usage.prompt_tokens_details is not None

@@ -29,7 +29,7 @@ def test_port_is_taken_before_the_model_is_loaded() -> None:
     with bind("127.0.0.1", 0) as taken:
         config = ServeConfig(port=taken.getsockname()[1])
         with pytest.raises(ServeError):
-            server.run(config, "m", load=lambda: pytest.fail("it was loaded"), ready=lambda *_: None)
+            server.run(config, ["m"], load=lambda: pytest.fail("it was loaded"), ready=lambda *_: None)
 
 
 def test_unknown_host_is_named() -> None:
@@ -42,7 +42,7 @@ def test_what_loading_raises_ends_the_server() -> None:
         raise ModelError("damaged")
 
     with pytest.raises(ModelError, match="damaged"):
-        server.run(ServeConfig(port=0), "m", load, lambda *_: None)  # type: ignore[arg-type]
+        server.run(ServeConfig(port=0), ["m"], load, lambda *_: None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
@@ -71,16 +71,16 @@ PROGRAM = """
     from lovecraft.serve.server import run
     from lovecraft.serve.service import Served
     from lovecraft.tokenizer import load_tokenizer
-    from tests.fake import scripted
+    from tests.fake import Scripts, scripted
 
     def load():
         print("loading", flush=True)
         time.sleep({loading})
-        engine = Engine(scripted([70], delay=0.002), context=64, max_queue=4)
-        return Served(load_tokenizer(pathlib.Path(sys.argv[1])), engine)
+        engine = Engine(Scripts(scripted([70], delay=0.002)), max_queue=4)
+        return dict(m=Served(load_tokenizer(pathlib.Path(sys.argv[1])), engine))
 
     config = ServeConfig(port=0, context="roll", drain_timeout={drain})
-    run(config, "m", load, lambda url, served: print(url, flush=True))
+    run(config, ["m"], load, lambda url, served: print(url, flush=True))
     print("ended", flush=True)
 """
 

@@ -1,5 +1,6 @@
 """The bytes on a real connection, and what happens to the engine when clients leave."""
 
+import contextlib
 import json
 import socket
 import threading
@@ -7,10 +8,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from lovecraft.engine.request import Finish, Read, Request, Steps
-from lovecraft.serve import completions
+from lovecraft.engine.request import Finish, Read, Request
+from lovecraft.serve import app, reply, sse, wire
+from lovecraft.serve.server import bind
 from lovecraft.tokenizer import Tokenizer
-from tests.fake import scripted
+from tests.fake import Steps, scripted
 from tests.serving import TEXT, Made, Running, connect, running, wait_for
 
 Make = Callable[..., Made]
@@ -128,17 +130,47 @@ def test_stop_string_frees_the_engine(make: Make, tokenizer: Tokenizer) -> None:
     assert len(generated) < 100
 
 
+@pytest.fixture
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the kernel hold little of what a client does not read."""
+
+    def bind_narrow(host: str, port: int) -> socket.socket:
+        listener = bind(host, port)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        return listener
+
+    monkeypatch.setattr("tests.serving.bind", bind_narrow)
+
+
+@contextlib.contextmanager
+def slow_reader(server: Running) -> Iterator[socket.socket]:
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        connection.connect(("127.0.0.1", server.port))
+        yield connection
+
+
+@pytest.mark.usefixtures("narrow")
 def test_client_that_does_not_read_does_not_stop_another(make: Make) -> None:
     made = make(scripted([70]), policy="roll")
-    with running(made) as server, connect(server.port) as slow, connect(server.port) as other:
-        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        slow.sendall(request(stream=True, max_tokens=20_000))
+    with running(made) as server, slow_reader(server) as slow, connect(server.port) as other:
+        slow.sendall(request(stream=True, max_tokens=2_000))
         other.sendall(request())
         assert b'"usage"' in receive(other, b"}}}")
 
 
+@pytest.mark.usefixtures("narrow")
+def test_client_that_takes_nothing_is_given_up(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sse, "STALLED_SECONDS", 0.2)
+    made = make(endless([]), policy="roll")
+    with running(made) as server, slow_reader(server) as slow:
+        slow.sendall(request(stream=True, max_tokens=1_000_000))
+        wait_for(lambda: made.engine.jobs == 1)
+        wait_for(lambda: made.engine.jobs == 0, 5)
+
+
 def test_comments_keep_a_waiting_client(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(completions, "KEEP_ALIVE_SECONDS", 0.02)
+    monkeypatch.setattr(reply, "KEEP_ALIVE_SECONDS", 0.02)
     release = threading.Event()
 
     def generate(request: Request) -> Steps:
@@ -178,3 +210,40 @@ def test_what_does_not_finish_in_time_ends_with_an_error(make: Make) -> None:
         answer = receive(plain, b"}}")
         assert answer.startswith(b"HTTP/1.1 503")
         assert b"server_shutdown" in answer
+
+
+# --- limits
+
+
+def test_head_that_comes_too_slowly_is_cut_off(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "HEAD_SECONDS", 0.2)
+    with running(make()) as server, connect(server.port) as silent, connect(server.port) as slow:
+        slow.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n")
+        with connect(server.port) as fine:
+            fine.sendall(request())
+            assert b'"usage"' in receive(fine, b"}}}")
+        for connection in (silent, slow):
+            assert receive(connection, b"never") == b""
+
+
+def test_head_that_is_too_long_is_refused(server: Running) -> None:
+    with connect(server.port) as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n")
+        with contextlib.suppress(ConnectionError):
+            for _ in range(20):
+                connection.sendall(b"x-long: " + b"x" * 8000 + b"\r\n")
+            assert receive(connection, b"never").startswith(b"HTTP/1.1 431")
+
+
+def test_long_body_is_no_long_head(server: Running) -> None:
+    with connect(server.port) as connection:
+        for _ in range(2):
+            connection.sendall(request(prompt="so", metadata={"note": "x" * 300_000}))
+            assert b'"usage"' in receive(connection, b"}}}")
+
+
+def test_body_that_comes_too_slowly_is_408(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "BODY_SECONDS", 0.1)
+    with running(make()) as server, connect(server.port) as connection:
+        connection.sendall(request()[:-5])
+        assert receive(connection, b"}}").startswith(b"HTTP/1.1 408")
