@@ -1,5 +1,6 @@
 import hashlib
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -23,6 +24,12 @@ def test_port_in_use_is_named() -> None:
         with pytest.raises(ServeError, match=f"127.0.0.1:{port}: Address already in use") as caught:
             bind("127.0.0.1", port)
     assert "--port" in caught.value.hint
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_small_pieces_are_sent_at_once(host: str) -> None:
+    with bind(host, 0) as listener:
+        assert listener.proto == socket.IPPROTO_TCP, "else asyncio leaves Nagle's algorithm on"
 
 
 def test_port_is_taken_before_the_model_is_loaded() -> None:
