@@ -1,4 +1,4 @@
-"""The benchmarks: `python -m bench [startup|data|train|forward|decode|quality] [flags]`; without a name the first five.
+"""The benchmarks: `python -m bench [startup|data|train|load|forward|decode|quality] [flags]`; without a name the first six.
 
 Contenders run in the same invocation on the same work and take turns. Tables go to stdout, all samples to
 bench/results/. Numbers count only from a machine that does nothing else.
@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from bench.report import MODEL, machine, publish
 
 # decode comes last: a child's peak memory is never below what its parent held when it started it.
-BENCHES = ("startup", "data", "train", "forward", "decode")
+BENCHES = ("startup", "data", "train", "load", "forward", "decode")
 
 
 def main(words: Sequence[str]) -> int:

@@ -76,15 +76,26 @@ def load_model(
 
 def _read_file(file: Path, sources: Mapping[str, str], dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
     """Return tensors of one file in memory, as they are mapped where that will do."""
+    with file.open("rb") as raw:
+        size = int.from_bytes(raw.read(8), "little")
+        header, begin = json.loads(raw.read(size)), 8 + size
 
     def placed(name: str) -> Tensor:
         mapped = opened.get_tensor(name)
         if device.type == "cpu" and mapped.dtype == dtype and mapped.data_ptr() % ALIGNMENT == 0:
             return mapped
         tensor = torch.empty(mapped.shape, dtype=dtype, device=device)
-        part = PART if device.type == "cpu" else mapped.numel()
-        for to, some in zip(tensor.view(-1).split(part), mapped.view(-1).split(part), strict=True):
-            to.copy_(some)
+        if device.type != "cpu":
+            return tensor.copy_(mapped)
+        read = torch.empty(PART, dtype=mapped.dtype)  # and not from the mapping, whose pages would count as ours
+        with file.open("rb") as raw:
+            raw.seek(begin + header[name]["data_offsets"][0])
+            for part in tensor.view(-1).split(PART):
+                to = part if mapped.dtype == dtype else read[: len(part)]
+                if raw.readinto(to.view(torch.uint8).numpy()) < to.nbytes:
+                    raise ModelError(f"{file} became shorter while it was read", hint="start again")
+                if to is not part:
+                    part.copy_(to)
         return tensor
 
     with safe_open(file, framework="pt") as opened, ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
