@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     """Serve until SIGTERM or Ctrl-C."""
     from lovecraft.serve import server, service
 
-    found = [find_served(word, args.checkpoint) for word in (args.target, *args.also)]
+    found = [find_served(args.target, args.checkpoint), *(find_served(word, "latest") for word in args.also)]
     config = resolve(options.apply(found[0][2], args.options, None))
     logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("lovecraft").setLevel(logging.INFO)

@@ -26,9 +26,8 @@ def test_port_in_use_is_named() -> None:
     assert "--port" in caught.value.hint
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-def test_small_pieces_are_sent_at_once(host: str) -> None:
-    with bind(host, 0) as listener:
+def test_small_pieces_are_sent_at_once() -> None:
+    with bind("127.0.0.1", 0) as listener:
         assert listener.proto == socket.IPPROTO_TCP, "else asyncio leaves Nagle's algorithm on"
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -106,6 +107,20 @@ def test_client_that_leaves_frees_the_engine(make: Make, stream: bool) -> None:
                     receive(connection, b'"text"')
                 wait_for(lambda: made.engine.jobs == 1)
             wait_for(lambda: made.engine.jobs == 0, 1.0)
+
+
+def test_two_hundred_clients_that_leave_hold_nothing(make: Make) -> None:
+    made = make(endless([]), policy="roll", max_queue=300, slots=4)
+    with running(made) as server:
+        files = len(os.listdir("/proc/self/fd"))
+        for number in range(200):
+            with connect(server.port) as connection:
+                connection.sendall(request(stream=number % 2 == 0, max_tokens=1_000_000))
+        wait_for(lambda: made.engine.jobs == 0, 5)
+        with connect(server.port) as connection:
+            connection.sendall(request(max_tokens=3))
+            assert b'"usage"' in receive(connection, b"}}}")
+        wait_for(lambda: len(os.listdir("/proc/self/fd")) <= files)
 
 
 def test_client_that_leaves_the_queue_frees_its_place(make: Make) -> None:
