@@ -1,25 +1,36 @@
-"""The same network laid out for generation, where every step reads all weights to make one token a row."""
+"""The same network laid out for generation, where every step reads all weights to make one token a row.
 
+While the weights stream through the caches, every small operation is a cold one and costs several microseconds: so a
+layer is one straight line of as few of them as will do, without modules inside.
+"""
+
+from collections.abc import Callable
 from typing import cast
 
+import attrs
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lovecraft.models.llama import MLP, Attention, DecoderLayer, Llama
-from lovecraft.models.rope import Rope
+from lovecraft.models.kv_cache import Attend
+from lovecraft.models.llama import Attention, DecoderLayer, Llama
+from lovecraft.models.norm import RMSNorm
+from lovecraft.models.rope import Rope, rotate
+
+POINTWISE = torch.ops.mkldnn._linear_pointwise  # overloads chosen here once: at every call that takes its time
+ACTIVATED, COMBINED = POINTWISE.default, POINTWISE.binary
 
 
 @torch.no_grad()
 def for_inference(model: Llama) -> Llama:
-    """Fuse projections that share an input and pack weights for the CPU, in place; return `model`.
+    """Fuse what shares an input and pack weights for the CPU, in place; return `model`.
 
     It computes the same through `hidden` and `logits`, but can no longer be trained, saved, moved or converted. A tied
     head that is packed takes memory of its own.
     """
-    for layer in cast("list[DecoderLayer]", list(model.model.layers)):
-        layer.self_attn = FusedAttention(layer.self_attn)
-        layer.mlp = (PackedMLP if _packs(layer.mlp.up_proj.weight) else FusedMLP)(layer.mlp)
+    layers = [FusedLayer.of(layer) for layer in cast("list[DecoderLayer]", list(model.model.layers))]
+    del model.model.layers
+    vars(model.model)["layers"] = layers
     if _packs(model.head):
         model.lm_head = FusedLinear([model.head], [])
     return model
@@ -35,86 +46,124 @@ class FusedLinear(nn.Linear):
 
     def __init__(self, weights: list[Tensor], biases: list[Tensor]) -> None:
         nn.Module.__init__(self)
-        weight = torch.cat(weights) if len(weights) > 1 else weights[0]  # (sum of outputs, inputs)
+        weight = torch.cat(weights) if len(weights) > 1 else weights[0].detach()  # (sum of outputs, inputs)
         self.out_features, self.in_features = weight.shape
         self.packed = _packs(weight)
         if self.packed:
             weight = torch.ops.mkldnn._reorder_linear_weight(weight, 1)
-        self.weight = nn.Parameter(weight, requires_grad=False)
-        bias = nn.Parameter(torch.cat(biases), requires_grad=False) if biases else None
-        self.register_parameter("bias", bias)
+        # Tensors of the object, not parameters of the module: those are looked up by a slow path.
+        vars(self)["weight"] = weight
+        vars(self)["bias"] = torch.cat(biases) if biases else None
 
     def forward(self, input: Tensor) -> Tensor:
         """Map input (..., inputs) to (..., sum of outputs)."""
-        if self.packed:
-            return self.then(input, "none")
-        return F.linear(input, self.weight, self.bias)
+        return self._activated(input, "none") if self.packed else F.linear(input, self.weight, self.bias)
 
-    def then(self, input: Tensor, activation: str) -> Tensor:
-        """Map as a packed one, with an activation on the outputs before they are rounded."""
-        if self._lone(input):
-            return self.then(torch.cat((input, input), dim=-2), activation).narrow(-2, 0, 1)
-        return torch.ops.mkldnn._linear_pointwise(input, self.weight, self.bias, activation, [], "")
+    def swish(self, input: Tensor) -> Tensor:
+        """Map, with the activation on the outputs before they are rounded."""
+        return self._activated(input, "swish") if self.packed else F.silu(F.linear(input, self.weight, self.bias))
 
     def times(self, input: Tensor, factor: Tensor) -> Tensor:
-        """Map as a packed one, with the outputs multiplied by `factor` before they are rounded."""
-        if self._lone(input):
-            twice = (torch.cat((x, x), dim=-2) for x in (input, factor))
-            return self.times(*twice).narrow(-2, 0, 1)
-        return torch.ops.mkldnn._linear_pointwise.binary(input, factor, self.weight, self.bias, "mul")
+        """Map, with the outputs multiplied by `factor` before they are rounded."""
+        return self._combined(input, factor, "mul") if self.packed else self(input) * factor
 
-    def _lone(self, input: Tensor) -> bool:
-        return input.dtype == torch.float32 and input.numel() == self.in_features
+    def plus(self, input: Tensor, term: Tensor) -> Tensor:
+        """Map, with `term` added to the outputs before they are rounded."""
+        return self._combined(input, term, "add") if self.packed else self(input) + term
 
+    def _activated(self, x: Tensor, activation: str) -> Tensor:
+        if x.dtype == torch.float32 and x.shape[-2] == 1:
+            return self._activated(_twice(x), activation).narrow(-2, 0, 1)
+        return ACTIVATED(x, self.weight, self.bias, activation, [], "")
 
-class FusedAttention(Attention):
-    """Attention with queries, keys and values from one product."""
-
-    def __init__(self, attention: Attention) -> None:
-        nn.Module.__init__(self)
-        self.head_dim = attention.head_dim
-        self.queries = attention.q_proj.out_features // self.head_dim  # H
-        self.keys = attention.k_proj.out_features // self.head_dim  # Hkv
-        self.qkv_proj = _fuse(attention.q_proj, attention.k_proj, attention.v_proj)
-        self.o_proj = _fuse(attention.o_proj)
-        del attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj
-        self.plain = attention  # what its family does between the projections
-
-    def project(self, x: Tensor, rope: Rope) -> tuple[Tensor, Tensor, Tensor]:
-        """Return rotated queries, rotated keys, and values of x (B, T, D), as the plain attention does."""
-        qkv = self.qkv_proj(x).view(*x.shape[:2], -1, self.head_dim)  # (B, T, H + 2 Hkv, Dh)
-        q, k, v = qkv.split((self.queries, self.keys, self.keys), dim=2)
-        return *self.plain.turn(q, k, rope), v
+    def _combined(self, x: Tensor, other: Tensor, how: str) -> Tensor:
+        if x.dtype == torch.float32 and x.shape[-2] == 1:
+            return self._combined(_twice(x), _twice(other), how).narrow(-2, 0, 1)
+        return COMBINED(x, other, self.weight, self.bias, how)
 
 
-class FusedMLP(MLP):
-    """SwiGLU with both inner projections from one product."""
+@attrs.frozen(eq=False)
+class FusedNorm:
+    """RMSNorm whose every row is made by the same operations, however many there are."""
 
-    def __init__(self, mlp: MLP) -> None:
-        nn.Module.__init__(self)
-        self.gate_up_proj = _fuse(mlp.gate_proj, mlp.up_proj)
-        self.down_proj = _fuse(mlp.down_proj)
+    weight: Tensor
+    wide: Tensor  # the weight in float32
+    eps: Tensor  # (1, 1)
 
-    def gate_and_up(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return both inner projections (B, T, inner) of x (B, T, D)."""
-        gate, up = self.gate_up_proj(x).chunk(2, dim=-1)
-        return gate, up
+    @classmethod
+    def of(cls, norm: RMSNorm) -> "FusedNorm":
+        """Return a norm as such a one."""
+        weight = norm.weight.detach()
+        return cls(weight, weight.float(), torch.full((1, 1), norm.eps, device=weight.device))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Normalise x (..., D)."""
+        if x.is_cuda:
+            return F.rms_norm(x, self.weight.shape, self.weight, float(self.eps))
+        wide = x.float()
+        norm = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
+        scale = torch.addcmul(self.eps, norm, norm, value=1 / x.shape[-1]).rsqrt_()
+        return (wide * scale).mul_(self.wide).to(x.dtype)
 
 
-class PackedMLP(MLP):
-    """SwiGLU with activation and product inside of the projections: a CPU does not read the wide tensors once more."""
+@attrs.frozen(eq=False)
+class FusedLayer:
+    """One block: queries, keys and values from one product, sums and products inside of the projections."""
 
-    def __init__(self, mlp: MLP) -> None:
-        nn.Module.__init__(self)
-        self.gate, self.up, self.down = _fuse(mlp.gate_proj), _fuse(mlp.up_proj), _fuse(mlp.down_proj)
+    before: FusedNorm
+    qkv: FusedLinear
+    heads: tuple[int, int, int]  # of queries, keys and values
+    turn: Callable[[Tensor, Tensor, Rope], tuple[Tensor, Tensor]] | None  # what a family does besides rotating
+    out: FusedLinear
+    between: FusedNorm
+    gate: FusedLinear
+    up: FusedLinear
+    down: FusedLinear
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Transform x (B, T, D)."""
-        return self.down(self.up.times(x, self.gate.then(x, "swish")))
+    @classmethod
+    def of(cls, layer: DecoderLayer) -> "FusedLayer":
+        """Return a layer as such a one; its weights are taken."""
+        attention, mlp = layer.self_attn, layer.mlp
+        keys = attention.k_proj.out_features // attention.head_dim
+        qkv = _fuse(attention.q_proj, attention.k_proj, attention.v_proj)
+        plain = type(attention).turn is Attention.turn
+        return cls(
+            FusedNorm.of(layer.input_layernorm),
+            qkv,
+            (attention.q_proj.out_features // attention.head_dim, keys, keys),
+            None if plain else attention.turn,
+            _fuse(attention.o_proj),
+            FusedNorm.of(layer.post_attention_layernorm),
+            _fuse(mlp.gate_proj),
+            _fuse(mlp.up_proj),
+            _fuse(mlp.down_proj),
+        )
+
+    def __call__(self, h: Tensor, rope: Rope, attend: Attend) -> Tensor:
+        """Transform h (B, T, D)."""
+        queries, keys, _ = self.heads
+        qkv = self.qkv.forward(self.before(h)).view(*h.shape[:2], sum(self.heads), -1)  # (B, T, H + 2 Hkv, Dh)
+        if self.turn:
+            q, k, v = qkv.split(self.heads, dim=2)
+            q, k = self.turn(q, k, rope)
+        else:  # both are turned as one
+            turned = rotate(qkv.narrow(2, 0, queries + keys), *rope)
+            q, k, v = turned.narrow(2, 0, queries), turned.narrow(2, queries, keys), qkv.narrow(2, queries + keys, keys)
+        mixed = attend(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)).transpose(1, 2)  # (B, T, H, Dh)
+        h = self.out.plus(mixed.flatten(2), h)
+        x = self.between(h)
+        return self.down.plus(self.up.times(x, self.gate.swish(x)), h)
 
 
 def _fuse(*parts: nn.Linear) -> FusedLinear:
-    return FusedLinear([part.weight for part in parts], [part.bias for part in parts if part.bias is not None])
+    fused = FusedLinear([part.weight for part in parts], [part.bias for part in parts if part.bias is not None])
+    for part in parts:
+        del part.weight  # else there are two
+    return fused
+
+
+def _twice(x: Tensor) -> Tensor:
+    return torch.cat((x, x), dim=-2)
 
 
 def _packs(weight: Tensor) -> bool:

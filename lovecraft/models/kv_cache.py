@@ -156,7 +156,7 @@ def _attend_rows(rows: list[tuple[Tensor, Tensor]], q: Tensor, k: Tensor, v: Ten
     """
     parts = []
     for at, (keys, values) in enumerate(rows):
-        keys.select(2, -1).copy_(k.select(2, at))
-        values.select(2, -1).copy_(v.select(2, at))
+        keys.narrow(2, -1, 1).copy_(k.narrow(2, at, 1))
+        values.narrow(2, -1, 1).copy_(v.narrow(2, at, 1))
         parts.append(attend_whole(q.narrow(2, at, 1), keys, values))
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
