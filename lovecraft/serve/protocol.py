@@ -18,6 +18,7 @@ DEFAULT_TOKENS = 16  # OpenAI's own
 MAX_TOKENS = 1_000_000
 MAX_CHOICES = 128
 MAX_STOPS = 16
+MAX_STOP = 1000  # characters: each is looked for at the end of the text at every token
 MAX_TOP = 20
 
 T = TypeVar("T", bound=Struct)
@@ -216,8 +217,8 @@ def _check(body: Sampling) -> None:
         value = getattr(body, name)
         if value is not None and value not in NEUTRAL[name]:
             raise RequestError(f"{name} is not supported by this server", param=name, code="unsupported_parameter")
-    if len(body.stops) > MAX_STOPS or not all(body.stops):
-        raise RequestError(f"stop takes up to {MAX_STOPS} strings, none of them empty", param="stop")
+    if len(body.stops) > MAX_STOPS or not all(0 < len(stop) <= MAX_STOP for stop in body.stops):
+        raise RequestError(f"stop takes up to {MAX_STOPS} strings of 1 to {MAX_STOP} characters", param="stop")
     if body.stream_options and not body.stream:
         raise RequestError("stream_options needs stream=true", param="stream_options")
     match body:

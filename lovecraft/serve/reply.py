@@ -137,10 +137,11 @@ class Reply:
             self.metrics.count("requests_rejected_total", model_name=self.model, reason=error.code or "")
             raise
 
-    def take(self, choice: Choice, event: Event) -> Piece:
+    async def take(self, choice: Choice, event: Event) -> Piece:
         """Return what may be shown of a choice after `event`, and measure how long the client waited for it."""
+        scored = isinstance(event, Read) and event.scores  # a long prompt takes long to spell
         try:
-            piece = choice.take(event)
+            piece = await asyncio.to_thread(choice.take, event) if scored else choice.take(event)
         except RequestError as error:
             self.ended = "error"
             if error.code == "model_error":
@@ -238,7 +239,7 @@ async def _follow(reply: Reply) -> AsyncIterator[Piece | None]:
                 continue
             if choice.text.reason:
                 continue  # a stop string has ended it, of which the engine knows nothing
-            piece = reply.take(choice, event)
+            piece = await reply.take(choice, event)
             if piece.reason:
                 reply.served.engine.cancel(job)
             yield piece

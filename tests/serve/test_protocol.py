@@ -44,7 +44,7 @@ def refusal(**fields: Any) -> RequestError:
         ("max_tokens", [-1, 1.5, 10**7, 10**30]),
         ("max_completion_tokens", [0, "16"]),
         ("seed", [2**63, 1.5, "7"]),
-        ("stop", ["", ["a", ""], 5, ["a"] * 17, [["a"]]]),
+        ("stop", ["", ["a", ""], "a" * 1001, 5, ["a"] * 17, [["a"]]]),
         ("stream", ["yes", 1]),
         ("echo", [1]),
         ("ignore_eos", ["true"]),
