@@ -44,7 +44,6 @@ def test_only_its_own_script_and_style_may_run(client: TestClient) -> None:
 
 def test_page_names_no_other_place(client: TestClient) -> None:
     text = client.get("/").text
-    assert "http" not in text.replace("http-equiv", "")
-    assert "innerHTML" not in text
-    assert set(re.findall(r'localStorage\.\w+\("lovecraft\." \+ name', text)) != set()
-    assert not re.search(r'keep\("?key', text), "the key stays in memory"
+    assert "http" not in text
+    assert "innerHTML" not in text, "texts are never read as HTML"
+    assert not re.search(r"keep\(.?key", text), "the key stays in memory"
