@@ -1,4 +1,4 @@
-"""The benchmarks: `python -m bench [startup|data|train|load|forward|decode|quality] [flags]`; without a name the first six.
+"""The benchmarks: `python -m bench [startup|data|train|load|forward|decode|quality] [flags]`; all but quality by default.
 
 Contenders run in the same invocation on the same work and take turns. Tables go to stdout, all samples to
 bench/results/. Numbers count only from a machine that does nothing else.
