@@ -92,7 +92,7 @@ def _read_file(file: Path, sources: Mapping[str, str], dtype: torch.dtype, devic
             raw.seek(begin + header[name]["data_offsets"][0])
             for part in tensor.view(-1).split(PART):
                 to = part if mapped.dtype == dtype else read[: len(part)]
-                if raw.readinto(to.view(torch.uint8).numpy()) < to.nbytes:
+                if raw.readinto(to.view(torch.uint8).numpy().data) < to.nbytes:
                     raise ModelError(f"{file} became shorter while it was read", hint="start again")
                 if to is not part:
                     part.copy_(to)
