@@ -1,7 +1,7 @@
 """The benchmarks: `python -m bench [startup|data|train|load|forward|decode|quality] [flags]`.
 
-Without a name all but quality run. Contenders run in the same invocation on the same work and take turns. Tables go to stdout, all samples to
-bench/results/. Numbers count only from a machine that does nothing else.
+Without a name all but quality run. Contenders run in the same invocation on the same work and take turns. Tables go to
+stdout, all samples to bench/results/. Numbers count only from a machine that does nothing else.
 """
 
 import argparse
